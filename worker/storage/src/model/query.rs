@@ -1,0 +1,282 @@
+//! Questions and answers.
+
+use std::sync::Arc;
+
+use super::name::{DimensionKey, MetricName};
+use super::series::Dimensions;
+
+/// A half-open range of Unix milliseconds: `start ≤ t < end`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimeRange {
+    start: i64,
+    end: i64,
+}
+
+impl TimeRange {
+    /// The range, or `None` when it is inverted or empty.
+    #[must_use]
+    pub fn new(start: i64, end: i64) -> Option<Self> {
+        (start < end).then_some(Self { start, end })
+    }
+
+    /// First millisecond inside.
+    #[must_use]
+    pub fn start(&self) -> i64 {
+        self.start
+    }
+
+    /// First millisecond after.
+    #[must_use]
+    pub fn end(&self) -> i64 {
+        self.end
+    }
+
+    /// Whether `time` lies inside.
+    #[must_use]
+    pub fn contains(&self, time: i64) -> bool {
+        self.start <= time && time < self.end
+    }
+
+    /// Length in milliseconds, at least 1.
+    #[must_use]
+    pub fn millis(&self) -> i64 {
+        self.end.saturating_sub(self.start)
+    }
+}
+
+/// Which series a query reads: one metric, and dimensions that must all equal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Selector {
+    /// The metric.
+    pub metric: MetricName,
+    /// `key = value`, all of which must hold; keys distinct.
+    pub filters: Vec<(DimensionKey, String)>,
+}
+
+impl Selector {
+    /// Whether a series with `dimensions` is meant.
+    #[must_use]
+    pub fn matches(&self, dimensions: &Dimensions) -> bool {
+        self.filters.iter().all(|(key, value)| {
+            dimensions.get(key.as_str()).is_some_and(|own| own.as_ref() == value.as_str())
+        })
+    }
+}
+
+/// How samples become one number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Aggregation {
+    /// Arithmetic mean.
+    Avg,
+    /// Sum.
+    Sum,
+    /// Number of samples.
+    Count,
+    /// Smallest value.
+    Min,
+    /// Largest value.
+    Max,
+    /// Exact median, linear between closest ranks.
+    P50,
+    /// Exact 95th percentile.
+    P95,
+    /// Exact 99th percentile.
+    P99,
+    /// Value × seconds by the trapezoid rule, per series, then summed.
+    Integral,
+}
+
+impl Aggregation {
+    /// Every aggregation, in the contract's order.
+    pub const ALL: [Self; 9] = [
+        Self::Avg, Self::Sum, Self::Count, Self::Min, Self::Max, Self::P50, Self::P95, Self::P99,
+        Self::Integral,
+    ];
+
+    /// The name in the contract, such as `p95`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Avg => "avg",
+            Self::Sum => "sum",
+            Self::Count => "count",
+            Self::Min => "min",
+            Self::Max => "max",
+            Self::P50 => "p50",
+            Self::P95 => "p95",
+            Self::P99 => "p99",
+            Self::Integral => "integral",
+        }
+    }
+
+    /// The quantile that this is, in 0–1, if it is one.
+    #[must_use]
+    pub fn quantile(self) -> Option<f64> {
+        match self {
+            Self::P50 => Some(0.5),
+            Self::P95 => Some(0.95),
+            Self::P99 => Some(0.99),
+            _ => None,
+        }
+    }
+}
+
+/// Raw samples, ordered by time, then series.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RangeQuery {
+    /// Which series.
+    pub selector: Selector,
+    /// When.
+    pub range: TimeRange,
+    /// Most rows of the answer.
+    pub limit: usize,
+}
+
+/// One number per group, and per bucket when `interval` is given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AggregateQuery {
+    /// Which series.
+    pub selector: Selector,
+    /// When.
+    pub range: TimeRange,
+    /// How.
+    pub aggregation: Aggregation,
+    /// Longest segment that an integral counts, in milliseconds.
+    pub max_gap: Option<i64>,
+    /// Keys whose values name a group, in order, distinct.
+    pub group_by: Vec<DimensionKey>,
+    /// Width of a bucket in milliseconds, > 0; buckets start at multiples of it since the epoch.
+    pub interval: Option<i64>,
+    /// Most rows of the answer.
+    pub limit: usize,
+}
+
+/// Per-second increase of counters, per bucket and group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RateQuery {
+    /// Which series.
+    pub selector: Selector,
+    /// When; the last sample in `[start − interval, start)` is the carry-in.
+    pub range: TimeRange,
+    /// Keys whose values name a group, in order, distinct.
+    pub group_by: Vec<DimensionKey>,
+    /// Width of a bucket in milliseconds, > 0.
+    pub interval: i64,
+    /// Most rows of the answer.
+    pub limit: usize,
+}
+
+/// The interval of a rate query that names none: the smallest common step that gives at most 300 buckets.
+#[must_use]
+pub fn rate_interval(range: &TimeRange) -> i64 {
+    const STEPS: [i64; 11] = [1, 5, 10, 15, 30, 60, 300, 900, 3_600, 21_600, 86_400];
+    let buckets = |step: i64| {
+        (range.end() - 1).div_euclid(step) - range.start().div_euclid(step) + 1
+    };
+    STEPS.into_iter().map(|seconds| seconds * 1_000).find(|step| buckets(*step) <= 300).unwrap_or(86_400_000)
+}
+
+/// Any question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Query {
+    /// Raw samples.
+    Range(RangeQuery),
+    /// Aggregates.
+    Aggregate(AggregateQuery),
+    /// Rates.
+    Rate(RateQuery),
+}
+
+impl Query {
+    /// Which series it reads.
+    #[must_use]
+    pub fn selector(&self) -> &Selector {
+        match self {
+            Self::Range(query) => &query.selector,
+            Self::Aggregate(query) => &query.selector,
+            Self::Rate(query) => &query.selector,
+        }
+    }
+
+    /// When.
+    #[must_use]
+    pub fn range(&self) -> TimeRange {
+        match self {
+            Self::Range(query) => query.range,
+            Self::Aggregate(query) => query.range,
+            Self::Rate(query) => query.range,
+        }
+    }
+}
+
+/// A raw sample with its series' dimensions.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RangeRow {
+    /// Unix milliseconds.
+    pub timestamp: i64,
+    /// The value.
+    pub value: f64,
+    /// The series' dimensions.
+    pub dimensions: Dimensions,
+}
+
+/// The values of the grouped keys, in the query's order; `None` where the series lacks the key.
+pub type GroupKey = Arc<[Option<Arc<str>>]>;
+
+/// One aggregate.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AggregateRow {
+    /// Whose.
+    pub group: GroupKey,
+    /// Start of the bucket in Unix milliseconds, when the query named an interval.
+    pub timestamp: Option<i64>,
+    /// The number; not finite where it overflowed.
+    pub value: f64,
+    /// Samples in it.
+    pub count: u64,
+}
+
+/// One rate.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RateRow {
+    /// Whose.
+    pub group: GroupKey,
+    /// Start of the bucket in Unix milliseconds.
+    pub timestamp: i64,
+    /// Increase per second; not finite where it overflowed.
+    pub rate: f64,
+}
+
+/// What an answer cost and left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct QueryStats {
+    /// Samples looked at, by value or by summary; differs between backends.
+    pub points_scanned: u64,
+    /// Series with a sample in range.
+    pub series_matched: u64,
+    /// Whether `limit` left a row out.
+    pub truncated: bool,
+}
+
+/// Rows in the contract's order, and what they cost.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer<Row> {
+    /// The rows: group then time, or time then series.
+    pub rows: Vec<Row>,
+    /// What they cost.
+    pub stats: QueryStats,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_without_an_interval_gets_the_smallest_step_with_300_buckets() {
+        let over = |millis| rate_interval(&TimeRange::new(0, millis).unwrap());
+        assert_eq!(over(300_000), 1_000);
+        assert_eq!(over(300_001), 5_000);
+        assert_eq!(over(3_600_000), 15_000);
+        assert_eq!(over(90 * 86_400_000), 21_600_000 * 4);
+    }
+}
