@@ -18,6 +18,5 @@ pub mod contract;
 pub mod memory;
 pub mod model;
 pub mod observed;
-#[cfg(feature = "rocksdb")]
 pub mod rocksdb;
 pub mod store;
