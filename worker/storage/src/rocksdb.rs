@@ -6,5 +6,6 @@ pub mod index;
 pub mod log;
 pub mod page;
 pub mod query;
+pub mod record;
 pub mod scan;
 pub mod summary;

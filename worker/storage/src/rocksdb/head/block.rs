@@ -1,0 +1,344 @@
+//! The open block of one series: samples as they arrive, delta-coded, a few bytes each.
+//!
+//! # Format (in memory only)
+//! The first sample is 8 + 8 raw bytes. Each later one begins with a header byte: the high nibble is
+//! the number of bytes of the zigzag delta-of-delta of its time (0: none); the low nibble says how its
+//! value follows: 0 the same bits as before, 1–8 that many high bytes of the XOR with the value before,
+//! 9–14 that many bytes less 8 of the zigzag delta of `value × 10^scale`. A header of 0x0F is followed
+//! by a new scale and no sample.
+
+/// Largest power of ten by which values are tried as integers.
+const MAX_SCALE: u8 = 6;
+const POWERS: [f64; MAX_SCALE as usize + 1] = [1.0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6];
+/// The scale of a block whose values are no short decimals: not tried again.
+const NO_SCALE: u8 = u8::MAX;
+const SCALE_CHANGE: u8 = 0x0F;
+/// Integers below this survive the way through f64.
+const MAX_SCALED: f64 = 4_503_599_627_370_496.0;
+/// Late samples are merged into the block when they are this many, or an eighth of it.
+const LATE_MERGE: usize = 32;
+
+/// Samples of one series since the last seal.
+#[derive(Debug, Default)]
+pub struct OpenBlock {
+    bytes: Vec<u8>,
+    /// Samples that arrived behind the last one, in order of arrival; each wins over an equal time.
+    late: Option<Box<Late>>,
+    last_time: i64,
+    last_delta: i64,
+    last_value: f64,
+    count: u32,
+    scale: u8,
+}
+
+#[derive(Debug, Default)]
+struct Late(Vec<(i64, f64)>);
+
+impl OpenBlock {
+    /// Whether there is no sample.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Samples held, before equal times are merged.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.count as usize + self.late.as_ref().map_or(0, |late| late.0.len())
+    }
+
+    /// Bytes on the heap.
+    #[must_use]
+    pub fn heap_bytes(&self) -> usize {
+        self.bytes.capacity() + self.late.as_ref().map_or(0, |late| late.0.capacity() * 16)
+    }
+
+    /// Takes a sample; one with the time of an earlier one replaces it.
+    pub fn push(&mut self, time: i64, value: f64) {
+        if self.count == 0 {
+            self.begin(time, value);
+        } else if time > self.last_time {
+            self.append(time, value);
+        } else if self.late.is_some()
+            || time < self.last_time
+            || value.to_bits() != self.last_value.to_bits()
+        {
+            self.push_late(time, value);
+        }
+    }
+
+    /// Appends every sample to `times` and `values`, ascending and without duplicates.
+    pub fn decode_into(&self, times: &mut Vec<i64>, values: &mut Vec<f64>) {
+        let Some(late) = &self.late else { return self.decode_stream(times, values) };
+        let (mut own_times, mut own_values) = (Vec::new(), Vec::new());
+        self.decode_stream(&mut own_times, &mut own_values);
+        let mut late = late.0.clone();
+        late.sort_by_key(|(time, _)| *time);
+        let mut next = 0;
+        for at in 0..late.len() {
+            if late.get(at + 1).is_some_and(|(time, _)| *time == late[at].0) {
+                continue;
+            }
+            let (time, value) = late[at];
+            let until = next + own_times[next..].partition_point(|own| *own < time);
+            times.extend_from_slice(&own_times[next..until]);
+            values.extend_from_slice(&own_values[next..until]);
+            times.push(time);
+            values.push(value);
+            next = until + usize::from(own_times.get(until) == Some(&time));
+        }
+        times.extend_from_slice(&own_times[next..]);
+        values.extend_from_slice(&own_values[next..]);
+    }
+
+    /// Removes samples with `time < before`; returns how many there were before and are left.
+    pub fn delete_before(&mut self, before: i64) -> (usize, usize) {
+        let (mut times, mut values) = (Vec::new(), Vec::new());
+        self.decode_into(&mut times, &mut values);
+        let kept = times.partition_point(|time| *time < before);
+        if kept > 0 {
+            self.rebuild(&times[kept..], &values[kept..]);
+        }
+        (times.len(), times.len() - kept)
+    }
+
+    fn rebuild(&mut self, times: &[i64], values: &[f64]) {
+        *self = Self::default();
+        for (time, value) in times.iter().zip(values) {
+            self.push(*time, *value);
+        }
+    }
+
+    fn push_late(&mut self, time: i64, value: f64) {
+        let late = &mut self.late.get_or_insert_default().0;
+        late.push((time, value));
+        if late.len() >= LATE_MERGE.max(self.count as usize / 8) {
+            let (mut times, mut values) = (Vec::new(), Vec::new());
+            self.decode_into(&mut times, &mut values);
+            self.rebuild(&times, &values);
+        }
+    }
+
+    fn begin(&mut self, time: i64, value: f64) {
+        self.bytes.reserve_exact(30);
+        self.bytes.extend_from_slice(&time.to_le_bytes());
+        self.bytes.extend_from_slice(&value.to_bits().to_le_bytes());
+        (self.last_time, self.last_value, self.last_delta, self.count) = (time, value, 0, 1);
+    }
+
+    fn append(&mut self, time: i64, value: f64) {
+        if self.bytes.capacity() - self.bytes.len() < 20 {
+            // Doubling would waste a quarter of the head on average; there are millions of blocks.
+            self.bytes.reserve_exact(20 + self.bytes.len() / 4);
+        }
+        let delta = time - self.last_time;
+        let delta_of_delta = zigzag(delta - self.last_delta);
+        let time_bytes = significant_bytes(delta_of_delta);
+        let (value_mode, value_bytes, payload) = self.value_code(value);
+        self.bytes.push((time_bytes << 4) | value_mode);
+        self.bytes.extend_from_slice(&delta_of_delta.to_le_bytes()[..usize::from(time_bytes)]);
+        self.bytes.extend_from_slice(&payload.to_le_bytes()[..value_bytes]);
+        (self.last_time, self.last_delta, self.last_value) = (time, delta, value);
+        self.count += 1;
+    }
+
+    /// The value's mode, its number of bytes and the bytes; may write a scale change first.
+    fn value_code(&mut self, value: f64) -> (u8, usize, u64) {
+        let difference = value.to_bits() ^ self.last_value.to_bits();
+        if difference == 0 {
+            return (0, 0, 0);
+        }
+        let zeros = difference.trailing_zeros() / 8;
+        #[allow(clippy::cast_possible_truncation, reason = "1 to 8")]
+        let xor_bytes = (8 - zeros) as u8;
+        let mut best = (xor_bytes, usize::from(xor_bytes), difference >> (8 * zeros));
+        if self.scale == NO_SCALE {
+            return best;
+        }
+        let mut delta = scaled_delta(self.last_value, value, self.scale);
+        if delta.is_none() {
+            let found = (0..=MAX_SCALE)
+                .find_map(|scale| scaled_delta(self.last_value, value, scale).map(|found| (scale, found)));
+            match found {
+                Some((scale, found)) if usize::from(significant_bytes(found)) + 2 < best.1 => {
+                    self.bytes.extend_from_slice(&[SCALE_CHANGE, scale]);
+                    self.scale = scale;
+                    delta = Some(found);
+                }
+                Some(_) => {}
+                None => self.scale = NO_SCALE,
+            }
+        }
+        if let Some(delta) = delta {
+            let bytes = significant_bytes(delta).max(1);
+            if bytes <= 6 && usize::from(bytes) < best.1 {
+                best = (8 + bytes, usize::from(bytes), delta);
+            }
+        }
+        best
+    }
+
+    fn decode_stream(&self, times: &mut Vec<i64>, values: &mut Vec<f64>) {
+        if self.count == 0 {
+            return;
+        }
+        times.reserve(self.count as usize);
+        values.reserve(self.count as usize);
+        let mut reader = Reader { bytes: &self.bytes, at: 0 };
+        let mut time = reader.take(8).cast_signed();
+        let mut value = f64::from_bits(reader.take(8));
+        let (mut delta, mut scale) = (0_i64, 0_u8);
+        times.push(time);
+        values.push(value);
+        while reader.at < self.bytes.len() {
+            let header = self.bytes[reader.at];
+            reader.at += 1;
+            if header == SCALE_CHANGE {
+                scale = self.bytes[reader.at];
+                reader.at += 1;
+                continue;
+            }
+            delta += unzigzag(reader.take(usize::from(header >> 4)));
+            time += delta;
+            let mode = header & 0x0F;
+            if mode > 8 {
+                let step = unzigzag(reader.take(usize::from(mode - 8)));
+                value = unscaled(scaled(value, scale).unwrap_or(0) + step, scale);
+            } else if mode > 0 {
+                let difference = reader.take(usize::from(mode)) << (8 * (8 - u32::from(mode)));
+                value = f64::from_bits(value.to_bits() ^ difference);
+            }
+            times.push(time);
+            values.push(value);
+        }
+    }
+}
+
+struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl Reader<'_> {
+    fn take(&mut self, count: usize) -> u64 {
+        let mut word = [0; 8];
+        if let Some(eight) = self.bytes.get(self.at..self.at + 8) {
+            word.copy_from_slice(eight);
+            self.at += count;
+            if count == 0 {
+                return 0;
+            }
+            return u64::from_le_bytes(word) & (u64::MAX >> (64 - 8 * count));
+        }
+        word[..count].copy_from_slice(&self.bytes[self.at..self.at + count]);
+        self.at += count;
+        u64::from_le_bytes(word)
+    }
+}
+
+fn zigzag(value: i64) -> u64 {
+    ((value << 1) ^ (value >> 63)).cast_unsigned()
+}
+
+fn unzigzag(value: u64) -> i64 {
+    (value >> 1).cast_signed() ^ -(value & 1).cast_signed()
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "at most 8")]
+fn significant_bytes(value: u64) -> u8 {
+    (64 - value.leading_zeros()).div_ceil(8) as u8
+}
+
+fn scaled_delta(before: f64, value: f64, scale: u8) -> Option<u64> {
+    Some(zigzag(scaled(value, scale)? - scaled(before, scale)?))
+}
+
+/// `value × 10^scale` as an integer, when the way back gives the same bits.
+#[allow(clippy::cast_possible_truncation, reason = "below 2^52")]
+fn scaled(value: f64, scale: u8) -> Option<i64> {
+    let candidate = (value * POWERS[usize::from(scale)]).round_ties_even();
+    if candidate.abs() < MAX_SCALED {
+        let candidate = candidate as i64;
+        (unscaled(candidate, scale).to_bits() == value.to_bits()).then_some(candidate)
+    } else {
+        None
+    }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "below 2^52, or checked by the way back")]
+fn unscaled(value: i64, scale: u8) -> f64 {
+    value as f64 / POWERS[usize::from(scale)]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn decoded(block: &OpenBlock) -> Vec<(i64, u64)> {
+        let (mut times, mut values) = (Vec::new(), Vec::new());
+        block.decode_into(&mut times, &mut values);
+        times.into_iter().zip(values.into_iter().map(f64::to_bits)).collect()
+    }
+
+    fn value(random: &mut fastrand::Rng, shape: u32, before: f64) -> f64 {
+        match shape {
+            0 => f64::from(random.i32(-1000..1000)),
+            1 => ((before + random.f64() - 0.5) * 100.0).round() / 100.0,
+            2 => before + f64::from(random.u32(0..500)),
+            3 => random.f64(),
+            4 => [0.0, -0.0, f64::MIN_POSITIVE / 3.0, 1e308, -1e-300, 0.1, 1e15][random.usize(0..7)],
+            _ => before,
+        }
+    }
+
+    #[test]
+    fn what_goes_in_comes_out_bit_by_bit_in_any_order_of_arrival() {
+        for seed in 0..300 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let (mut block, mut model) = (OpenBlock::default(), BTreeMap::new());
+            let (mut time, mut last) = (1_700_000_000_000_i64, 0.0);
+            let disorder = random.u32(0..4);
+            let mixed = random.bool();
+            let shape = random.u32(0..6);
+            for _ in 0..random.usize(1..600) {
+                time += if random.u32(0..10) == 0 { random.i64(0..100_000) } else { 10_000 };
+                let late = disorder > 0 && random.u32(0..10) < disorder;
+                let at = if late { time - random.i64(0..50) * 10_000 } else { time };
+                last = value(&mut random, if mixed { seed as u32 % 6 } else { shape }, last);
+                block.push(at, last);
+                model.insert(at, last.to_bits());
+            }
+            let expected: Vec<(i64, u64)> = model.clone().into_iter().collect();
+            assert_eq!(decoded(&block), expected, "seed {seed}");
+            let before = expected[expected.len() / 2].0;
+            block.delete_before(before);
+            let kept: Vec<(i64, u64)> = model.split_off(&before).into_iter().collect();
+            assert_eq!(decoded(&block), kept, "seed {seed} after the delete");
+        }
+    }
+
+    #[test]
+    fn a_gauge_of_two_decimals_takes_three_bytes_and_a_repeated_sample_none() {
+        let mut random = fastrand::Rng::with_seed(7);
+        let (mut block, mut level) = (OpenBlock::default(), 50.0);
+        for at in 0..1_000 {
+            level = value(&mut random, 1, level);
+            block.push(at * 10_000, level);
+            block.push(at * 10_000, level);
+        }
+        assert_eq!(block.count(), 1_000);
+        assert!(block.bytes.len() < 2_600, "{}", block.bytes.len());
+    }
+
+    #[test]
+    fn a_backfill_in_reverse_is_merged_as_it_grows() {
+        let mut block = OpenBlock::default();
+        for at in (0..20_000).rev() {
+            block.push(at, 1.0);
+        }
+        assert!(block.late.as_ref().map_or(0, |late| late.0.len()) <= 2_500);
+        assert_eq!(decoded(&block).len(), 20_000);
+    }
+}
