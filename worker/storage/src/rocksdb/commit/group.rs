@@ -1,0 +1,52 @@
+//! Marks series as present on the days of their samples.
+
+use std::collections::HashMap;
+
+use crate::model::Tenant;
+use crate::rocksdb::engine::Inner;
+use crate::rocksdb::layer::day_of;
+use crate::rocksdb::record::Rows;
+
+/// Which (day, series) are marked already: asked for every row, so a bit each.
+#[derive(Debug, Default)]
+pub struct Marks(HashMap<i32, Vec<u64>>);
+
+impl Marks {
+    /// Marks the series of `rows` in the index, where they are not yet.
+    pub fn mark(&mut self, inner: &Inner, rows: &Rows) {
+        let mut fresh: HashMap<i32, Vec<u32>> = HashMap::new();
+        let (mut last_time, mut day) = (i64::MIN, 0);
+        for (id, time) in rows.ids.iter().zip(&rows.times) {
+            if *time != last_time {
+                (last_time, day) = (*time, day_of(*time));
+            }
+            if self.set(day, *id) {
+                fresh.entry(day).or_default().push(*id);
+            }
+        }
+        for (day, mut ids) in fresh {
+            ids.sort_unstable();
+            inner.mark_present(&rows.tenant, day, &ids);
+        }
+    }
+
+    /// Sets the bit; whether it was unset.
+    fn set(&mut self, day: i32, id: u32) -> bool {
+        let words = self.0.entry(day).or_default();
+        let (word, bit) = (id as usize / 64, 1_u64 << (id % 64));
+        if word >= words.len() {
+            words.resize(word + 1, 0);
+        }
+        let unset = words[word] & bit == 0;
+        words[word] |= bit;
+        unset
+    }
+}
+
+impl Inner {
+    /// Marks `ids` (ascending) present on `day`.
+    pub(in crate::rocksdb) fn mark_present(&self, tenant: &Tenant, day: i32, ids: &[u32]) {
+        self.index.tenant(tenant).mark(day, ids);
+        self.dirty_days.lock().insert((tenant.clone(), day));
+    }
+}

@@ -1,0 +1,512 @@
+//! The trait over the engine: each call as the few steps it takes.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use crate::model::{
+    AggregateQuery, AggregateRow, Answer, Batch, DimensionKey, MetricName, Query, RangeQuery, RangeRow,
+    RateQuery, RateRow, RowSeries, Selector, Tenant, TimeRange,
+};
+use crate::rocksdb::commit::{self, Committer, Done, Work};
+use crate::rocksdb::index::{Definitions, TenantIndex};
+use crate::rocksdb::layer::DAY;
+use crate::rocksdb::query::{self, Catalog};
+use crate::rocksdb::reader::Reader;
+use crate::rocksdb::record::Rows;
+use crate::rocksdb::scan::{Detail, Piece, ScanSpec, SeriesScan};
+use crate::rocksdb::{merge, seal};
+use crate::store::{
+    CardinalityPage, CardinalityQuery, Deleted, Gauge, Health, ListPage, ListQuery, MetricsStore, Plan,
+    QueryContext, Refusal, Result, Retention, RunningQuery, SeriesLookup, StoreError, Usage, WriteOutcome,
+};
+
+use super::open::{Opened, open};
+use super::{Ack, Inner, Options, unavailable};
+
+/// A query that would look at more samples than this runs in the lane of heavy ones.
+const HEAVY_SAMPLES: u64 = 20_000_000;
+/// How long a count before a delete may take.
+const COUNT_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// The embedded store.
+#[derive(Debug)]
+pub struct RocksDb {
+    inner: Arc<Inner>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl RocksDb {
+    /// Opens or creates a store; blocks until its log is replayed.
+    ///
+    /// # Errors
+    /// `Unavailable` when it is open elsewhere; `Corrupt`; `Internal`, also for an unknown format.
+    pub fn open(options: Options) -> Result<Self> {
+        let Opened { inner, log, head_commit, retired } = open(options)?;
+        let store = Self { inner: inner.clone(), threads: Mutex::default() };
+        let committer = Committer::new(inner.clone(), log, head_commit);
+        store.spawn("commit", move || committer.run())?;
+        let sealer = inner.clone();
+        store.spawn("seal", move || seal::run(&sealer))?;
+        store.spawn("merge", move || merge::run(&inner, &retired))?;
+        Ok(store)
+    }
+
+    fn spawn(&self, name: &str, body: impl FnOnce() + Send + 'static) -> Result<()> {
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(body);
+        self.threads.lock().push(thread.map_err(StoreError::internal)?);
+        Ok(())
+    }
+
+    /// Seals the head now and waits until its tables are in use.
+    ///
+    /// # Errors
+    /// `Unavailable` when the store is closing or a seal fails.
+    pub async fn seal(&self) -> Result<()> {
+        self.wait_sealed().await?;
+        self.commit(|done| Work::Freeze { done }).await?;
+        self.wait_sealed().await
+    }
+
+    async fn wait_sealed(&self) -> Result<()> {
+        while !self.inner.view.load().frozen.is_empty() {
+            if let Some(why) = self.inner.seal_failure.lock().clone() {
+                return Err(unavailable(why));
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        Ok(())
+    }
+
+    /// Merges the layers of every day into one, and waits for it.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Unavailable`, `Internal`.
+    pub async fn merge(&self) -> Result<()> {
+        self.blocking(|inner| merge::merge_all(&inner)).await
+    }
+
+    /// Runs `body` on a thread that may block.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        body: impl FnOnce(Arc<Inner>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let inner = self.inner.clone();
+        if inner.is_stopping() {
+            return Err(unavailable("the store is closing"));
+        }
+        tokio::task::spawn_blocking(move || body(inner)).await.map_err(StoreError::internal)?
+    }
+
+    /// Gives the committer work and waits for its answer.
+    async fn commit(&self, work: impl FnOnce(Done) -> Work) -> Result<()> {
+        let (done, answer) = Done::new();
+        self.inner.queue.push_work(work(done))?;
+        answered(answer).await
+    }
+
+    /// Removes what has expired, where a day has passed since the last look.
+    async fn expire_if_due(&self, tenant: &Tenant) -> Result<()> {
+        if self.inner.expiry_is_due(tenant) {
+            self.commit(|done| Work::Expire { tenant: tenant.clone(), done }).await?;
+        }
+        Ok(())
+    }
+
+    /// Runs a query on its lane's threads, over one view of the store.
+    async fn query<T: Send + 'static>(
+        &self,
+        tenant: &Tenant,
+        selector: &Selector,
+        range: TimeRange,
+        body: impl FnOnce(&dyn Catalog, &Reader<'_>, &rayon::ThreadPool) -> Result<T> + Send + 'static,
+    ) -> Result<Option<T>> {
+        let Some(index) = self.inner.index.find_tenant(tenant) else { return Ok(None) };
+        let floor = self.inner.visible_since(tenant, &selector.metric);
+        let heavy = self.inner.rough_samples(tenant, selector, range) > HEAVY_SAMPLES;
+        let _turn = match heavy {
+            true => Some(self.inner.heavy_turns.acquire().await.map_err(StoreError::internal)?),
+            false => None,
+        };
+        self.blocking(move |inner| {
+            let reader = Reader::new(&inner.tables, inner.view.load_full(), floor);
+            let pool = if heavy { &inner.heavy } else { &inner.light };
+            body(&*index, &reader, pool).map(Some)
+        })
+        .await
+    }
+
+    async fn listing<T: Default + Send + 'static>(
+        &self,
+        tenant: &Tenant,
+        body: impl FnOnce(&TenantIndex) -> T + Send + 'static,
+    ) -> Result<T> {
+        self.expire_if_due(tenant).await?;
+        let Some(index) = self.inner.index.find_tenant(tenant) else { return Ok(T::default()) };
+        self.blocking(move |_| Ok(body(&index))).await
+    }
+
+    fn stop(&self) {
+        self.inner.queue.close();
+        self.inner.stopping.store(true, Ordering::Relaxed);
+        self.inner.wake_sealer();
+        for thread in std::mem::take(&mut *self.threads.lock()) {
+            if thread.join().is_err() {
+                self.inner.fail("a thread of the store panicked");
+            }
+        }
+    }
+}
+
+impl Drop for RocksDb {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+async fn answered(answer: oneshot::Receiver<Result<()>>) -> Result<()> {
+    answer.await.map_err(|_| unavailable("the store stopped before it answered"))?
+}
+
+impl Inner {
+    /// Gives the rows of `batch` their series and hands them to the committer.
+    fn enqueue(&self, tenant: &Tenant, batch: Batch) -> Result<(Option<oneshot::Receiver<Result<()>>>, Vec<(u32, Refusal)>)> {
+        let index = self.index.tenant(tenant);
+        let (done, answer) = Done::new();
+        if batch.new_series.is_empty() {
+            let ids = batch.series.iter().map(|series| match series {
+                RowSeries::Known(handle) => handle.0,
+                RowSeries::New(_) => u32::MAX,
+            });
+            let rows = Rows { tenant: tenant.clone(), ids: ids.collect(), times: batch.timestamps, values: batch.values };
+            self.queue.push_batch(commit::Batch { rows, definitions: Vec::new(), done })?;
+            return Ok((Some(answer), Vec::new()));
+        }
+        let creating = self.creation.lock();
+        let mut definitions = Definitions::default();
+        let resolved = index.resolve(&batch.new_series, &batch.limits, &mut definitions)?;
+        self.note_created(&definitions);
+        let mut rows = Rows { tenant: tenant.clone(), ids: Vec::new(), times: Vec::new(), values: Vec::new() };
+        let mut refused = Vec::new();
+        for (row, series) in (0_u32..).zip(&batch.series) {
+            let id = match series {
+                RowSeries::Known(handle) => handle.0,
+                RowSeries::New(at) => match resolved[*at as usize] {
+                    Ok(id) => id,
+                    Err(refusal) => {
+                        refused.push((row, refusal));
+                        continue;
+                    }
+                },
+            };
+            rows.ids.push(id);
+            rows.times.push(batch.timestamps[row as usize]);
+            rows.values.push(batch.values[row as usize]);
+        }
+        if rows.ids.is_empty() {
+            return Ok((None, refused));
+        }
+        self.queue.push_batch(commit::Batch { rows, definitions: definitions.encode(), done })?;
+        let spelled = batch.new_series.iter().zip(&resolved);
+        let spelled = spelled.filter_map(|(series, id)| Some((series.spelling?, id.ok()?)));
+        index.remember(&spelled.collect::<Vec<_>>());
+        drop(creating);
+        Ok((Some(answer), refused))
+    }
+
+    fn note_created(&self, definitions: &Definitions) {
+        let mut numbers = self.numbers.write();
+        let mut unsealed = self.unsealed_series.lock();
+        for (id, metric) in definitions.created() {
+            numbers.set(id, metric);
+            unsealed.push(id);
+        }
+    }
+
+    /// About how many samples a query would look at: from the totals of layers, no IO.
+    fn rough_samples(&self, tenant: &Tenant, selector: &Selector, range: TimeRange) -> u64 {
+        let Some(metric) = self.index.metric(tenant, &selector.metric) else { return 0 };
+        let view = self.view.load();
+        let touched = view.layers.iter().filter(|layer| layer.record.overlaps(metric, range.start(), range.end()));
+        let samples = touched.filter_map(|layer| layer.record.metrics.get(&metric)).map(|totals| totals.samples);
+        samples.sum::<u64>() + view.active.samples()
+    }
+
+    /// Counts what a delete would remove: series and samples with `t < before` that can be seen now.
+    fn count_before(&self, tenant: &Tenant, name: &MetricName, before: i64) -> Result<Deleted> {
+        let none = Deleted { series: 0, samples: 0 };
+        let Some(index) = self.index.find_tenant(tenant) else { return Ok(none) };
+        let selector = Selector { metric: name.clone(), filters: Vec::new() };
+        let Some(selected) = index.select(&selector, i32::MIN..=i32::MAX) else { return Ok(none) };
+        let Some(range) = TimeRange::new(i64::MIN, before) else { return Ok(none) };
+        let reader = Reader::new(&self.tables, self.view.load_full(), self.visible_since(tenant, name));
+        let spec = ScanSpec { metric: selected.metric, range, detail: Detail::Hours };
+        let (mut deleted, mut last) = (none, None);
+        let context = QueryContext::with_timeout(COUNT_TIMEOUT);
+        for ids in selected.ids.chunks(512) {
+            last = None;
+            reader.scan(&spec, ids, &context, &mut |position, piece| {
+                deleted.series += u64::from(last != Some(position));
+                last = Some(position);
+                deleted.samples += match piece {
+                    Piece::Hour(summary) => u64::from(summary.count),
+                    Piece::Samples { times, .. } => times.len() as u64,
+                };
+                Ok(())
+            })?;
+        }
+        let _ = last;
+        Ok(deleted)
+    }
+
+    fn usage(&self, tenant: &Tenant) -> Usage {
+        let Some(index) = self.index.find_tenant(tenant) else { return Usage::default() };
+        let (metrics, series) = index.usage();
+        let numbers = self.numbers.read();
+        let own: std::collections::BTreeSet<u32> = index.metric_numbers().into_iter().collect();
+        let view = self.view.load();
+        let (mut samples, mut bytes) = (0, 0);
+        for layer in &view.layers {
+            for (metric, totals) in &layer.record.metrics {
+                if own.contains(metric) {
+                    samples += totals.samples;
+                    bytes += totals.bytes;
+                }
+            }
+        }
+        let frozen = view.frozen.iter().map(|frozen| &frozen.head);
+        for head in frozen.chain([&view.active]) {
+            let belongs = |id: &u32| numbers.metric_of(*id).is_some_and(|metric| own.contains(&metric));
+            let held: u64 = head.series().iter().filter(|id| belongs(id)).map(|id| head.count(*id) as u64).sum();
+            samples += held;
+            bytes += held * head.bytes() / head.samples().max(1);
+        }
+        let today = crate::rocksdb::layer::day_of(self.options.clock.now());
+        let accepted = self.accepted.lock().get(tenant).copied();
+        let samples_today = accepted.filter(|(day, _)| *day == today).map_or(0, |(_, samples)| samples);
+        Usage { metrics, series, samples, bytes, samples_today }
+    }
+}
+
+#[async_trait]
+impl MetricsStore for RocksDb {
+    fn backend(&self) -> &'static str {
+        "rocksdb"
+    }
+
+    fn lookup(&self, tenant: &Tenant) -> Arc<dyn SeriesLookup> {
+        self.inner.index.tenant(tenant)
+    }
+
+    async fn write(&self, tenant: &Tenant, batch: Batch) -> Result<WriteOutcome> {
+        self.inner.check_working()?;
+        self.inner.queue.admit()?;
+        self.inner.check_head_room()?;
+        let durable = self.inner.options.ack == Ack::Durable;
+        if batch.is_empty() {
+            return Ok(WriteOutcome { refused: Vec::new(), durable });
+        }
+        if !batch.new_series.is_empty() {
+            self.expire_if_due(tenant).await?;
+        }
+        let (answer, refused) = self.inner.enqueue(tenant, batch)?;
+        if let Some(answer) = answer {
+            answered(answer).await?;
+        }
+        Ok(WriteOutcome { refused, durable })
+    }
+
+    async fn query_range(
+        &self,
+        tenant: &Tenant,
+        query: &RangeQuery,
+        context: &QueryContext,
+    ) -> Result<Answer<RangeRow>> {
+        let (own, context) = (query.clone(), context.clone());
+        let answer = self.query(tenant, &query.selector, query.range, move |catalog, reader, pool| {
+            query::range(catalog, reader, &own, &context, pool)
+        });
+        Ok(answer.await?.unwrap_or_else(nothing))
+    }
+
+    async fn aggregate(
+        &self,
+        tenant: &Tenant,
+        query: &AggregateQuery,
+        context: &QueryContext,
+    ) -> Result<Answer<AggregateRow>> {
+        let (own, context) = (query.clone(), context.clone());
+        let answer = self.query(tenant, &query.selector, query.range, move |catalog, reader, pool| {
+            query::aggregate(catalog, reader, &own, &context, pool)
+        });
+        Ok(answer.await?.unwrap_or_else(nothing))
+    }
+
+    async fn rate(
+        &self,
+        tenant: &Tenant,
+        query: &RateQuery,
+        context: &QueryContext,
+    ) -> Result<Answer<RateRow>> {
+        let (own, context) = (query.clone(), context.clone());
+        let answer = self.query(tenant, &query.selector, query.range, move |catalog, reader, pool| {
+            query::rate(catalog, reader, &own, &context, pool)
+        });
+        Ok(answer.await?.unwrap_or_else(nothing))
+    }
+
+    async fn explain(&self, tenant: &Tenant, query: &Query) -> Result<Plan> {
+        let own = query.clone();
+        let plan = self.query(tenant, query.selector(), query.range(), move |catalog, reader, _| {
+            query::explain(catalog, reader, &own)
+        });
+        let unknown = || Plan {
+            steps: vec!["the metric is unknown: nothing to read".to_owned()],
+            series: 0,
+            samples: 0,
+            bytes: 0,
+        };
+        Ok(plan.await?.unwrap_or_else(unknown))
+    }
+
+    async fn list_metrics(&self, tenant: &Tenant, list: &ListQuery) -> Result<ListPage> {
+        let list = list.clone();
+        self.listing(tenant, move |index| index.list_metrics(&list)).await
+    }
+
+    async fn list_dimension_keys(
+        &self,
+        tenant: &Tenant,
+        metric: &MetricName,
+        list: &ListQuery,
+    ) -> Result<ListPage> {
+        let (metric, list) = (metric.clone(), list.clone());
+        self.listing(tenant, move |index| index.list_keys(&metric, &list)).await
+    }
+
+    async fn list_dimension_values(
+        &self,
+        tenant: &Tenant,
+        metric: &MetricName,
+        key: &DimensionKey,
+        list: &ListQuery,
+    ) -> Result<ListPage> {
+        let (metric, key, list) = (metric.clone(), key.clone(), list.clone());
+        self.listing(tenant, move |index| index.list_values(&metric, &key, &list)).await
+    }
+
+    async fn cardinality(&self, tenant: &Tenant, query: &CardinalityQuery) -> Result<CardinalityPage> {
+        let query = query.clone();
+        self.listing(tenant, move |index| index.cardinality(&query)).await
+    }
+
+    async fn delete_before(
+        &self,
+        tenant: &Tenant,
+        metric: &MetricName,
+        before: Option<i64>,
+        dry_run: bool,
+    ) -> Result<Deleted> {
+        let before = before.unwrap_or(i64::MAX);
+        let (owner, name) = (tenant.clone(), metric.clone());
+        let deleted = self.blocking(move |inner| inner.count_before(&owner, &name, before)).await?;
+        let number = self.inner.index.metric(tenant, metric);
+        if let (false, Some(metric)) = (dry_run, number) {
+            let tenant = tenant.clone();
+            self.commit(|done| Work::Delete { tenant, metric, before, done }).await?;
+            self.inner.merger.raise();
+        }
+        Ok(deleted)
+    }
+
+    async fn retention(&self, tenant: &Tenant) -> Result<Retention> {
+        Ok(self.inner.retention_of(tenant))
+    }
+
+    async fn set_retention(&self, tenant: &Tenant, retention: Retention) -> Result<()> {
+        let tenant = tenant.clone();
+        self.commit(|done| Work::Retention { tenant, retention, done }).await
+    }
+
+    async fn usage(&self, tenant: &Tenant) -> Result<Usage> {
+        self.expire_if_due(tenant).await?;
+        let tenant = tenant.clone();
+        self.blocking(move |inner| Ok(inner.usage(&tenant))).await
+    }
+
+    async fn running_queries(&self, _tenant: &Tenant) -> Result<Vec<RunningQuery>> {
+        // Queries are registered by the `observed` wrapper, which sees them all.
+        Ok(Vec::new())
+    }
+
+    async fn cancel_query(&self, _tenant: &Tenant, _id: &str) -> Result<bool> {
+        Ok(false)
+    }
+
+    async fn health(&self) -> Health {
+        let inner = &self.inner;
+        let log = match inner.failure() {
+            Some(_) => Err("the log has failed; writes are refused until a restart".to_owned()),
+            None => Ok(()),
+        };
+        let seal = match &*inner.seal_failure.lock() {
+            Some(_) => Err("the last seal failed and is tried again".to_owned()),
+            None => Ok(()),
+        };
+        let open = match inner.is_stopping() {
+            true => Err("the store is closing".to_owned()),
+            false => Ok(()),
+        };
+        Health { checks: vec![("open", open), ("log", log), ("seal", seal)] }
+    }
+
+    fn gauges(&self) -> Vec<Gauge> {
+        let inner = &self.inner;
+        let view = inner.view.load();
+        let frozen: u64 = view.frozen.iter().map(|frozen| frozen.head.bytes()).sum();
+        let samples: u64 = view.layers.iter().map(|layer| layer.record.samples()).sum();
+        let bytes: u64 = view.layers.iter().map(|layer| layer.record.bytes()).sum();
+        #[allow(clippy::cast_precision_loss, reason = "a gauge")]
+        let gauge = |name, help, value: u64| Gauge { name, help, value: value as f64 };
+        vec![
+            gauge("series", "Series present on any day.", inner.index.series()),
+            gauge("index_bytes", "Memory of the index of series.", inner.index.memory()),
+            gauge("head_bytes", "Memory of samples not sealed yet.", view.active.bytes() + frozen),
+            gauge("head_samples", "Samples in the active head.", view.active.samples()),
+            gauge("log_bytes", "Log that a restart would replay.", inner.log_bytes()),
+            gauge("queue_depth", "Batches that wait for the log.", inner.queue.depth() as u64),
+            gauge("queue_bytes", "Bytes of batches that wait for the log.", inner.queue.bytes()),
+            gauge("layers", "Layers of pages.", view.layers.len() as u64),
+            gauge("page_samples", "Samples in pages, before duplicates are merged.", samples),
+            gauge("page_bytes", "Bytes of pages and their summaries.", bytes),
+        ]
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.inner.queue.close();
+        self.inner.stopping.store(true, Ordering::Relaxed);
+        self.inner.wake_sealer();
+        let threads = std::mem::take(&mut *self.threads.lock());
+        let inner = self.inner.clone();
+        tokio::task::spawn_blocking(move || {
+            for thread in threads {
+                if thread.join().is_err() {
+                    inner.fail("a thread of the store panicked");
+                }
+            }
+        })
+        .await
+        .map_err(StoreError::internal)?;
+        self.inner.check_working()
+    }
+}
+
+/// The answer about a tenant without samples.
+fn nothing<Row>() -> Answer<Row> {
+    Answer { rows: Vec::new(), stats: crate::model::QueryStats::default() }
+}

@@ -1,0 +1,509 @@
+//! RocksDB as Luminate uses it: immutable tables of pages, ingested whole, and a small synced `meta`.
+//!
+//! Nothing else in this crate names RocksDB. Integers in keys are big endian, so that byte order is
+//! their order; every field has a fixed width, so no two tenants' or metrics' keys can touch.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ::rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBPinnableSlice,
+    IngestExternalFileOptions, Options, SstFileWriter, WriteBatch, WriteOptions,
+};
+
+use crate::store::{ErrorKind, Result, StoreError};
+
+/// First byte of every key: what kind of record it is. Persisted, never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Prefix {
+    /// Sample blocks: day, layer, metric, first and last series.
+    Page = 1,
+    /// What a page holds: the same key as its page.
+    Summary = 2,
+    /// Definitions of series: seal, part.
+    Definitions = 3,
+    /// The version of the format.
+    Format = 10,
+    /// The secret of series identities.
+    Secret = 11,
+    /// A layer: its number.
+    Layer = 12,
+    /// How far the log is sealed, and counters that go with it.
+    Sealed = 13,
+    /// The series present on a day: day, tenant.
+    Presence = 14,
+    /// A delete that layers still have to honour: commit, metric.
+    CutOff = 15,
+    /// A tenant's retention: tenant.
+    Retention = 16,
+}
+
+const PAGES: &str = "pages";
+const SUMMARIES: &str = "summaries";
+const DEFINITIONS: &str = "definitions";
+const META: &str = "default";
+
+/// Where a page or its summary lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PageKey {
+    /// UTC day, days since the epoch.
+    pub day: i32,
+    /// The layer.
+    pub layer: u64,
+    /// The metric.
+    pub metric: u32,
+    /// The smallest series in it.
+    pub first_series: u32,
+    /// The largest series in it.
+    pub last_series: u32,
+}
+
+const PAGE_KEY_BYTES: usize = 1 + 4 + 8 + 4 + 4 + 4;
+
+impl PageKey {
+    fn encode(&self, prefix: Prefix) -> [u8; PAGE_KEY_BYTES] {
+        let mut key = [0; PAGE_KEY_BYTES];
+        key[0] = prefix as u8;
+        key[1..5].copy_from_slice(&day_bytes(self.day));
+        key[5..13].copy_from_slice(&self.layer.to_be_bytes());
+        key[13..17].copy_from_slice(&self.metric.to_be_bytes());
+        key[17..21].copy_from_slice(&self.first_series.to_be_bytes());
+        key[21..25].copy_from_slice(&self.last_series.to_be_bytes());
+        key
+    }
+
+    fn decode(key: &[u8]) -> Option<Self> {
+        if key.len() != PAGE_KEY_BYTES {
+            return None;
+        }
+        Some(Self {
+            day: (u32::from_be_bytes(key[1..5].try_into().ok()?) ^ 0x8000_0000).cast_signed(),
+            layer: u64::from_be_bytes(key[5..13].try_into().ok()?),
+            metric: u32::from_be_bytes(key[13..17].try_into().ok()?),
+            first_series: u32::from_be_bytes(key[17..21].try_into().ok()?),
+            last_series: u32::from_be_bytes(key[21..25].try_into().ok()?),
+        })
+    }
+
+    /// Before every key of a layer.
+    fn start_of(day: i32, layer: u64) -> Self {
+        Self { day, layer, metric: 0, first_series: 0, last_series: 0 }
+    }
+}
+
+/// A day's bytes in a key: the sign flipped, so that days before 1970 sort first.
+#[must_use]
+pub fn day_bytes(day: i32) -> [u8; 4] {
+    (day.cast_unsigned() ^ 0x8000_0000).to_be_bytes()
+}
+
+/// Changes of `meta`, applied together or not at all.
+#[derive(Default)]
+pub struct MetaBatch(WriteBatch);
+
+impl MetaBatch {
+    /// Sets `prefix ‖ key`.
+    pub fn put(&mut self, prefix: Prefix, key: &[u8], value: &[u8]) {
+        self.0.put(meta_key(prefix, key), value);
+    }
+
+    /// Removes `prefix ‖ key`.
+    pub fn delete(&mut self, prefix: Prefix, key: &[u8]) {
+        self.0.delete(meta_key(prefix, key));
+    }
+}
+
+fn meta_key(prefix: Prefix, key: &[u8]) -> Vec<u8> {
+    let mut full = Vec::with_capacity(1 + key.len());
+    full.push(prefix as u8);
+    full.extend_from_slice(key);
+    full
+}
+
+/// An open database.
+pub struct Tables {
+    db: DB,
+    directory: PathBuf,
+    next_file: AtomicU64,
+    cache: Cache,
+}
+
+impl std::fmt::Debug for Tables {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Tables").field("directory", &self.directory).finish_non_exhaustive()
+    }
+}
+
+impl Tables {
+    /// Opens or creates the database in `directory`, with `cache_bytes` for blocks of tables.
+    ///
+    /// # Errors
+    /// `Unavailable` when it is open elsewhere, `Corrupt`, `Internal`.
+    pub fn open(directory: &Path, cache_bytes: usize) -> Result<Self> {
+        let incoming = directory.join("incoming");
+        // Files of a seal that was cut off: nothing refers to them.
+        if incoming.exists() {
+            std::fs::remove_dir_all(&incoming).map_err(StoreError::internal)?;
+        }
+        std::fs::create_dir_all(&incoming).map_err(StoreError::internal)?;
+        let cache = Cache::new_lru_cache(cache_bytes);
+        let mut options = Options::default();
+        options.create_if_missing(true);
+        options.create_missing_column_families(true);
+        options.set_max_background_jobs(2);
+        options.set_keep_log_file_num(3);
+        options.set_max_open_files(512);
+        options.set_db_write_buffer_size(16 << 20);
+        options.set_paranoid_checks(true);
+        let families = [META, PAGES, SUMMARIES, DEFINITIONS]
+            .map(|name| ColumnFamilyDescriptor::new(name, family_options(name, &cache)));
+        let db = DB::open_cf_descriptors(&options, directory, families).map_err(failed)?;
+        Ok(Self { db, directory: incoming, next_file: AtomicU64::new(0), cache })
+    }
+
+    /// The value under `prefix ‖ key` in `meta`.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Internal`.
+    pub fn meta(&self, prefix: Prefix, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.db.get_cf(self.family(META)?, meta_key(prefix, key)).map_err(failed)
+    }
+
+    /// Every entry of `meta` under `prefix`: the rest of its key, and its value.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Internal`.
+    pub fn meta_entries(&self, prefix: Prefix) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        let mut iterator = self.db.raw_iterator_cf(self.family(META)?);
+        iterator.seek([prefix as u8]);
+        let mut entries = Vec::new();
+        while let Some((key, value)) = iterator.item() {
+            if key.first() != Some(&(prefix as u8)) {
+                break;
+            }
+            entries.push((key[1..].to_vec(), value.to_vec()));
+            iterator.next();
+        }
+        iterator.status().map_err(failed)?;
+        Ok(entries)
+    }
+
+    /// Applies `batch`; on stable storage when this returns.
+    ///
+    /// # Errors
+    /// `Unavailable` when the disk is full, `Internal`.
+    pub fn write_meta(&self, batch: MetaBatch) -> Result<()> {
+        let mut options = WriteOptions::default();
+        options.set_sync(true);
+        self.db.write_opt(batch.0, &options).map_err(failed)
+    }
+
+    /// A page's bytes.
+    ///
+    /// # Errors
+    /// `Corrupt` when it is missing or fails RocksDB's checksum.
+    pub fn page(&self, key: &PageKey) -> Result<DBPinnableSlice<'_>> {
+        self.db
+            .get_pinned_cf(self.family(PAGES)?, key.encode(Prefix::Page))
+            .map_err(failed)?
+            .ok_or_else(|| StoreError::corrupt(format!("{key:?} has a summary but no page")))
+    }
+
+    /// Visits the summaries of one metric in one layer that may hold one of `ids` (ascending).
+    ///
+    /// # Errors
+    /// What `visit` returns; `Corrupt`, `Internal`.
+    pub fn summaries(
+        &self,
+        (day, layer, metric): (i32, u64, u32),
+        ids: &[u32],
+        visit: &mut dyn FnMut(PageKey, &[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let mut iterator = self.db.raw_iterator_cf(self.family(SUMMARIES)?);
+        let mut rest = ids;
+        while let Some(id) = rest.first() {
+            let wanted = PageKey { day, layer, metric, first_series: *id, last_series: u32::MAX };
+            iterator.seek_for_prev(wanted.encode(Prefix::Summary));
+            let found = iterator.item().and_then(|(key, value)| Some((PageKey::decode(key)?, value)));
+            let of_metric = |key: &PageKey| (key.day, key.layer, key.metric) == (day, layer, metric);
+            match found {
+                Some((key, value)) if of_metric(&key) && key.last_series >= *id => {
+                    visit(key, value)?;
+                    rest = &rest[rest.partition_point(|id| *id <= key.last_series)..];
+                }
+                _ => {
+                    // No page holds this one: go on with the first series of the next page.
+                    match iterator.valid() {
+                        true => iterator.next(),
+                        false => iterator.seek(wanted.encode(Prefix::Summary)),
+                    }
+                    let next = iterator.key().and_then(PageKey::decode).filter(of_metric);
+                    let Some(next) = next else { break };
+                    rest = &rest[rest.partition_point(|id| *id < next.first_series)..];
+                }
+            }
+        }
+        iterator.status().map_err(failed)
+    }
+
+    /// A page's summary.
+    ///
+    /// # Errors
+    /// `Corrupt` when it is missing or fails RocksDB's checksum.
+    pub fn summary(&self, key: &PageKey) -> Result<DBPinnableSlice<'_>> {
+        self.db
+            .get_pinned_cf(self.family(SUMMARIES)?, key.encode(Prefix::Summary))
+            .map_err(failed)?
+            .ok_or_else(|| StoreError::corrupt(format!("the summary of {key:?} is missing")))
+    }
+
+    /// The keys of a layer's pages, ascending.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Internal`.
+    pub fn layer_pages(&self, (day, layer): (i32, u64)) -> Result<Vec<PageKey>> {
+        let mut iterator = self.db.raw_iterator_cf(self.family(SUMMARIES)?);
+        iterator.seek(PageKey::start_of(day, layer).encode(Prefix::Summary));
+        let mut keys = Vec::new();
+        while let Some(key) = iterator.key().and_then(PageKey::decode) {
+            if (key.day, key.layer) != (day, layer) {
+                break;
+            }
+            keys.push(key);
+            iterator.next();
+        }
+        iterator.status().map_err(failed)?;
+        Ok(keys)
+    }
+
+    /// The (day, layer) pairs that have pages or summaries, whether or not `meta` knows them.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Internal`.
+    pub fn stored_layers(&self) -> Result<Vec<(i32, u64)>> {
+        let mut found = Vec::new();
+        for (family, prefix) in [(PAGES, Prefix::Page), (SUMMARIES, Prefix::Summary)] {
+            let mut iterator = self.db.raw_iterator_cf(self.family(family)?);
+            iterator.seek_to_first();
+            while let Some(key) = iterator.key().and_then(PageKey::decode) {
+                found.push((key.day, key.layer));
+                iterator.seek(PageKey::start_of(key.day, key.layer + 1).encode(prefix));
+            }
+            iterator.status().map_err(failed)?;
+        }
+        found.sort_unstable();
+        found.dedup();
+        Ok(found)
+    }
+
+    /// Removes a layer's pages and summaries: whole files at once, then what is left of the range.
+    ///
+    /// # Errors
+    /// `Internal`.
+    pub fn drop_layer(&self, (day, layer): (i32, u64)) -> Result<()> {
+        for (family, prefix) in [(PAGES, Prefix::Page), (SUMMARIES, Prefix::Summary)] {
+            let family = self.family(family)?;
+            let from = PageKey::start_of(day, layer).encode(prefix);
+            let to = PageKey::start_of(day, layer + 1).encode(prefix);
+            self.db.delete_file_in_range_cf(family, from, to).map_err(failed)?;
+            let mut iterator = self.db.raw_iterator_cf(family);
+            iterator.seek(from);
+            let left = iterator.key().is_some_and(|key| key < to.as_slice());
+            drop(iterator);
+            if left {
+                self.db.delete_range_cf(family, from, to).map_err(failed)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds definitions blobs under the number of a seal.
+    ///
+    /// # Errors
+    /// `Unavailable` when the disk is full, `Internal`.
+    pub fn add_definitions(&self, seal: u64, blobs: &[Vec<u8>]) -> Result<()> {
+        if blobs.is_empty() {
+            return Ok(());
+        }
+        let mut file = self.new_file(DEFINITIONS);
+        let options = family_options(DEFINITIONS, &self.cache);
+        let mut writer = SstFileWriter::create(&options);
+        writer.open(&file.0).map_err(failed)?;
+        for (part, blob) in (0_u32..).zip(blobs) {
+            writer.put(definitions_key(seal, part), blob).map_err(failed)?;
+        }
+        writer.finish().map_err(failed)?;
+        self.ingest(DEFINITIONS, &mut file)
+    }
+
+    /// Visits every definitions blob, oldest first, with the number of its seal.
+    ///
+    /// # Errors
+    /// What `visit` returns; `Corrupt`, `Internal`.
+    pub fn definitions(&self, visit: &mut dyn FnMut(u64, &[u8]) -> Result<()>) -> Result<()> {
+        let mut iterator = self.db.raw_iterator_cf(self.family(DEFINITIONS)?);
+        iterator.seek_to_first();
+        while let Some((key, blob)) = iterator.item() {
+            let seal = key.get(1..9).and_then(|seal| seal.try_into().ok()).map(u64::from_be_bytes);
+            visit(seal.unwrap_or(0), blob)?;
+            iterator.next();
+        }
+        iterator.status().map_err(failed)
+    }
+
+    /// Removes the definitions blobs of all seals before `seal`.
+    ///
+    /// # Errors
+    /// `Internal`.
+    pub fn drop_definitions_before(&self, seal: u64) -> Result<()> {
+        let family = self.family(DEFINITIONS)?;
+        let (from, to) = (definitions_key(0, 0), definitions_key(seal, 0));
+        self.db.delete_file_in_range_cf(family, &from, &to).map_err(failed)?;
+        self.db.delete_range_cf(family, &from, &to).map_err(failed)
+    }
+
+    /// Begins a layer's files.
+    ///
+    /// # Errors
+    /// `Unavailable` when the disk is full, `Internal`.
+    pub fn begin_layer(&self, day: i32, layer: u64) -> LayerFiles {
+        LayerFiles {
+            day,
+            layer,
+            pages: self.new_file(PAGES),
+            summaries: self.new_file(SUMMARIES),
+            options: [PAGES, SUMMARIES].map(|name| family_options(name, &self.cache)),
+        }
+    }
+
+    /// Makes a finished layer's files part of the database; `meta` must name the layer afterwards.
+    ///
+    /// # Errors
+    /// `Unavailable` when the disk is full, `Internal`.
+    pub fn ingest_layer(&self, mut files: LayerFiles) -> Result<()> {
+        self.ingest(PAGES, &mut files.pages)?;
+        self.ingest(SUMMARIES, &mut files.summaries)
+    }
+
+    fn ingest(&self, family: &str, file: &mut TableFile) -> Result<()> {
+        let mut options = IngestExternalFileOptions::default();
+        options.set_move_files(true);
+        self.db
+            .ingest_external_file_cf_opts(self.family(family)?, &options, vec![&file.0])
+            .map_err(failed)
+    }
+
+    fn new_file(&self, family: &str) -> TableFile {
+        let number = self.next_file.fetch_add(1, Ordering::Relaxed);
+        TableFile(self.directory.join(format!("{family}-{number}.sst")))
+    }
+
+    fn family(&self, name: &str) -> Result<&ColumnFamily> {
+        self.db
+            .cf_handle(name)
+            .ok_or_else(|| StoreError::corrupt(format!("column family {name} is missing")))
+    }
+}
+
+fn definitions_key(seal: u64, part: u32) -> Vec<u8> {
+    let mut key = vec![Prefix::Definitions as u8];
+    key.extend_from_slice(&seal.to_be_bytes());
+    key.extend_from_slice(&part.to_be_bytes());
+    key
+}
+
+fn family_options(name: &str, cache: &Cache) -> Options {
+    let mut table = BlockBasedOptions::default();
+    table.set_block_cache(cache);
+    table.set_block_size(16 << 10);
+    table.set_format_version(5);
+    table.set_cache_index_and_filter_blocks(true);
+    let mut options = Options::default();
+    options.set_block_based_table_factory(&table);
+    // Pages are packed already; and nothing but `meta` is ever compacted: layers are merged by us.
+    options.set_disable_auto_compactions(name != META);
+    options.set_write_buffer_size(4 << 20);
+    options
+}
+
+/// A file on its way into the database, removed if it doesn't get there.
+struct TableFile(PathBuf);
+
+impl Drop for TableFile {
+    fn drop(&mut self) {
+        // After a move into the database there is nothing left under this name.
+        let _gone = std::fs::remove_file(&self.0);
+    }
+}
+
+/// The files of a layer that is being written.
+pub struct LayerFiles {
+    day: i32,
+    layer: u64,
+    pages: TableFile,
+    summaries: TableFile,
+    options: [Options; 2],
+}
+
+impl LayerFiles {
+    /// Opens both files for writing; keys must ascend.
+    ///
+    /// # Errors
+    /// `Unavailable` when the disk is full, `Internal`.
+    pub fn writer(&self) -> Result<LayerWriter<'_>> {
+        let pages = SstFileWriter::create(&self.options[0]);
+        pages.open(&self.pages.0).map_err(failed)?;
+        let summaries = SstFileWriter::create(&self.options[1]);
+        summaries.open(&self.summaries.0).map_err(failed)?;
+        Ok(LayerWriter { day: self.day, layer: self.layer, pages, summaries })
+    }
+}
+
+/// Writes a layer's pages in the order of (metric, first series).
+pub struct LayerWriter<'a> {
+    day: i32,
+    layer: u64,
+    pages: SstFileWriter<'a>,
+    summaries: SstFileWriter<'a>,
+}
+
+impl LayerWriter<'_> {
+    /// Adds a page and its summary.
+    ///
+    /// # Errors
+    /// `Unavailable` when the disk is full, `Internal`.
+    pub fn put(
+        &mut self,
+        metric: u32,
+        (first_series, last_series): (u32, u32),
+        page: &[u8],
+        summary: &[u8],
+    ) -> Result<()> {
+        let key = PageKey { day: self.day, layer: self.layer, metric, first_series, last_series };
+        self.pages.put(key.encode(Prefix::Page), page).map_err(failed)?;
+        self.summaries.put(key.encode(Prefix::Summary), summary).map_err(failed)
+    }
+
+    /// Finishes both files; synced when this returns.
+    ///
+    /// # Errors
+    /// `Unavailable` when the disk is full, `Internal`.
+    pub fn finish(mut self) -> Result<()> {
+        self.pages.finish().map_err(failed)?;
+        self.summaries.finish().map_err(failed)
+    }
+}
+
+fn failed(error: ::rocksdb::Error) -> StoreError {
+    use ::rocksdb::ErrorKind as Kind;
+    let text = error.to_string();
+    let kind = match error.kind() {
+        Kind::Corruption => ErrorKind::Corrupt,
+        Kind::IOError if text.contains("No space left") || text.contains("lock") => {
+            ErrorKind::Unavailable { retry_after: std::time::Duration::from_secs(5) }
+        }
+        _ => ErrorKind::Internal,
+    };
+    StoreError::new(kind, text)
+}
