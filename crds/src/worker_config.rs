@@ -3,6 +3,7 @@
 //! Only shapes and defaults are here. What values are allowed is checked in one place, by the worker's
 //! `config.rs`, which also reads the environment.
 
+mod keys;
 mod units;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
+pub use keys::{ENV_PREFIX, Key, Kind, keys};
 pub use units::{ByteSize, InvalidUnit, Secret, Span};
 
 macro_rules! section {
@@ -132,6 +134,8 @@ section! {
         enabled: bool = false,
         /// Secret of HS256, HS384 and HS512, at least 32 bytes (default none).
         jwt_secret: Option<Secret> = None,
+        /// The same in a file; reloaded when it changes (default none).
+        jwt_secret_file: Option<PathBuf> = None,
         /// Public key of RS256, ES256 or EdDSA, PEM; reloaded when it changes (default none).
         public_key_file: Option<PathBuf> = None,
         /// Public keys as a JSON Web Key Set; reloaded when it changes (default none).
