@@ -79,7 +79,7 @@ impl fmt::Display for Kind {
     }
 }
 
-/// Every key that holds a value, in the order of its sections.
+/// Every key that holds a value, sorted by its path.
 #[must_use]
 pub fn keys() -> Vec<Key> {
     let schema = schemars::schema_for!(WorkerConfig);
