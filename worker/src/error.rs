@@ -139,8 +139,10 @@ pub enum Error {
     InvalidMetricName(Fault),
     /// A dimension's key in a query or path that is malformed.
     InvalidDimensionKey(Fault),
-    /// No token, or one that isn't valid; the text says what is wrong without showing any of it.
-    Unauthenticated(&'static str),
+    /// No bearer token.
+    NoToken,
+    /// A token that isn't valid; the text says why without showing any of it.
+    InvalidToken(&'static str),
     /// The token lacks this scope.
     MissingScope(Scope),
     /// There is nothing under this path.
@@ -266,7 +268,11 @@ impl Error {
             Self::InvalidParameter(fault) => Verdict::fault(Code::InvalidParameter, fault),
             Self::InvalidMetricName(fault) => Verdict::fault(Code::InvalidMetricName, fault),
             Self::InvalidDimensionKey(fault) => Verdict::fault(Code::InvalidDimensionKey, fault),
-            Self::Unauthenticated(why) => Verdict::new(S::UNAUTHORIZED, Code::Unauthenticated, *why),
+            Self::NoToken => {
+                let message = "a bearer token is needed: Authorization: Bearer <token>";
+                Verdict::new(S::UNAUTHORIZED, Code::Unauthenticated, message)
+            }
+            Self::InvalidToken(why) => Verdict::new(S::UNAUTHORIZED, Code::Unauthenticated, *why),
             Self::MissingScope(scope) => {
                 let message = format!("the token lacks the scope {scope}");
                 Verdict::new(S::FORBIDDEN, Code::Forbidden, message)
@@ -373,8 +379,17 @@ impl Error {
             headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(after)));
         }
         match self {
-            Self::Unauthenticated(_) => {
+            Self::NoToken => {
                 headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"luminate\""));
+            }
+            Self::InvalidToken(_) => {
+                let challenge = "Bearer realm=\"luminate\", error=\"invalid_token\"";
+                headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+            }
+            Self::MissingScope(scope) => {
+                let challenge =
+                    format!("Bearer realm=\"luminate\", error=\"insufficient_scope\", scope=\"{scope}\"");
+                headers.extend(HeaderValue::try_from(challenge).map(|value| (WWW_AUTHENTICATE, value)));
             }
             Self::MethodNotAllowed(allowed) => {
                 if let Ok(value) = HeaderValue::from_str(allowed) {
@@ -520,7 +535,7 @@ mod tests {
 
     #[test]
     fn refusals_carry_the_headers_that_http_asks_for() {
-        let unauthenticated = Error::Unauthenticated("no token").response(None);
+        let unauthenticated = Error::NoToken.response(None);
         assert_eq!(unauthenticated.headers()[WWW_AUTHENTICATE], "Bearer realm=\"luminate\"");
         let wrong_method = Error::MethodNotAllowed("GET, HEAD".into()).response(None);
         assert_eq!(wrong_method.headers()[ALLOW], "GET, HEAD");
