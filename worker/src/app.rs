@@ -147,7 +147,7 @@ mod tests {
         let response = ask(router(state()), "DELETE", "/api/v1/health").await;
         assert_eq!(
             (response.status().as_u16(), &response.headers()["allow"]),
-            (405, &"GET, HEAD".parse().unwrap())
+            (405, &"GET,HEAD".parse().unwrap())
         );
         assert!(text(response).await.contains("METHOD_NOT_ALLOWED"));
     }

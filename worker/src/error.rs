@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::http::header::{ALLOW, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use luminate_storage::store::{ErrorKind, StoreError};
@@ -149,8 +149,8 @@ pub enum Error {
     NotFound,
     /// Something named in the path isn't there.
     NoSuch(&'static str),
-    /// The path takes only these methods.
-    MethodNotAllowed(String),
+    /// The path doesn't take the method; the router adds `Allow` to the answer.
+    MethodNotAllowed,
     /// The body didn't arrive in time.
     RequestTimeout,
     /// The body is larger than this many bytes, before or after decoding.
@@ -281,8 +281,8 @@ impl Error {
             Self::NoSuch(what) => {
                 Verdict::new(S::NOT_FOUND, Code::NotFound, format!("there is no such {what}"))
             }
-            Self::MethodNotAllowed(allowed) => {
-                let message = format!("this path takes only {allowed}");
+            Self::MethodNotAllowed => {
+                let message = "this path doesn't take the method; Allow names those that it takes";
                 Verdict::new(S::METHOD_NOT_ALLOWED, Code::MethodNotAllowed, message)
             }
             Self::RequestTimeout => {
@@ -390,11 +390,6 @@ impl Error {
                 let challenge =
                     format!("Bearer realm=\"luminate\", error=\"insufficient_scope\", scope=\"{scope}\"");
                 headers.extend(HeaderValue::try_from(challenge).map(|value| (WWW_AUTHENTICATE, value)));
-            }
-            Self::MethodNotAllowed(allowed) => {
-                if let Ok(value) = HeaderValue::from_str(allowed) {
-                    headers.insert(ALLOW, value);
-                }
             }
             _ => {}
         }
@@ -537,8 +532,6 @@ mod tests {
     fn refusals_carry_the_headers_that_http_asks_for() {
         let unauthenticated = Error::NoToken.response(None);
         assert_eq!(unauthenticated.headers()[WWW_AUTHENTICATE], "Bearer realm=\"luminate\"");
-        let wrong_method = Error::MethodNotAllowed("GET, HEAD".into()).response(None);
-        assert_eq!(wrong_method.headers()[ALLOW], "GET, HEAD");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use axum::extract::{FromRequestParts, MatchedPath, Request, State};
-use axum::http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue};
+use axum::http::header::{CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, Version};
 use axum::middleware::Next;
@@ -137,10 +137,7 @@ fn framed(response: Response) -> Response {
         return response;
     }
     match status {
-        StatusCode::METHOD_NOT_ALLOWED => {
-            let allowed = response.headers().get(ALLOW).and_then(|allowed| allowed.to_str().ok());
-            Error::MethodNotAllowed(allowed.unwrap_or_default().replace(',', ", ")).response(None)
-        }
+        StatusCode::METHOD_NOT_ALLOWED => Error::MethodNotAllowed.response(None),
         StatusCode::NOT_FOUND => Error::NotFound.response(None),
         _ if status.is_client_error() => {
             Error::InvalidParameter(Fault::whole("the request's path or query can't be read")).response(None)
