@@ -80,7 +80,7 @@ impl Committer {
             self.sync_buffered();
             self.freeze_if_due();
         }
-        if self.log.sync().is_err() {
+        if self.log.close().is_err() {
             self.inner.fail("the log could not be synced at the end");
         }
     }
