@@ -1,0 +1,1 @@
+//! Wire formats: one a file, bytes to a batch.

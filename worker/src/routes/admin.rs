@@ -1,0 +1,1 @@
+//! Deleting samples, retention, usage.

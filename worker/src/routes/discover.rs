@@ -1,0 +1,1 @@
+//! Listing metrics, dimensions and values.

@@ -1,0 +1,1 @@
+//! Running queries: list and cancel.

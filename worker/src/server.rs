@@ -1,0 +1,1 @@
+//! Connections, timers, stopping.

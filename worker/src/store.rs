@@ -1,0 +1,1 @@
+//! Opening the store that the configuration names.
