@@ -1,0 +1,1 @@
+//! Black-box tests: the real worker, spoken to over HTTP.
