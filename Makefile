@@ -40,7 +40,7 @@ demo: build ## Compare Luminate's answers with those of a real Prometheus (DURAT
 	.ci/tools demo
 	$(BIN)/demo $(if $(DURATION),--seconds $(DURATION))
 
-bench: build ## Measure the worker (PART=ingest,disk,memory,query,cardinality; RUNS=3)
+bench: build ## Measure the worker (PART=ingest,disk,series,query; RUNS=3)
 	$(BIN)/bench $(if $(PART),--part $(PART)) $(if $(RUNS),--runs $(RUNS))
 
 ci: ## What must pass before a change lands

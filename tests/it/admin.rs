@@ -9,7 +9,10 @@ const DAY: i64 = 86_400_000;
 fn days_of(client: &Client, metric: &str) {
     for day in 0..6 {
         let t = now() - day * DAY - 1_000;
-        client.store(&[sample(metric, t, 1.0, &[("day", &day.to_string())]), sample(metric, t + 1, 1.0, &[("host", "a")])]);
+        client.store(&[
+            sample(metric, t, 1.0, &[("day", &day.to_string())]),
+            sample(metric, t + 1, 1.0, &[("host", "a")]),
+        ]);
     }
 }
 
@@ -86,6 +89,9 @@ fn usage_counts_what_is_held() {
     let client = worker.client();
     days_of(&client, "m");
     let text = client.get("/api/v1/admin/usage").expect(200).to_string();
-    assert!(text.contains("\"series\"") && text.contains("\"samples\"") && text.contains("\"bytes\""), "{text}");
+    assert!(
+        text.contains("\"series\"") && text.contains("\"samples\"") && text.contains("\"bytes\""),
+        "{text}"
+    );
     assert!(text.contains("12") && text.contains('7'), "12 samples in 7 series: {text}");
 }

@@ -35,16 +35,39 @@ fn wrong_tokens() -> Vec<(&'static str, String)> {
         ("two parts", format!("{}.{}", parts[0], parts[1])),
         ("four parts", format!("{good}.x")),
         ("no signature", format!("{}.{}.", parts[0], parts[1])),
-        ("another's signature", format!("{}.{}.{}", parts[0], parts[1], token::of("other").split('.').nth(2).unwrap())),
-        ("other claims under the signature", format!("{}.{}.{}", parts[0], raw_part(&claims("other", &EVERYTHING).to_string()), parts[2])),
+        (
+            "another's signature",
+            format!("{}.{}.{}", parts[0], parts[1], token::of("other").split('.').nth(2).unwrap()),
+        ),
+        (
+            "other claims under the signature",
+            format!("{}.{}.{}", parts[0], raw_part(&claims("other", &EVERYTHING).to_string()), parts[2]),
+        ),
         ("algorithm none", header(r#"{"alg":"none"}"#)),
         ("algorithm None", header(r#"{"alg":"None"}"#)),
         ("algorithm of a public key", header(r#"{"alg":"RS256"}"#)),
         ("no algorithm", header(r#"{"typ":"JWT"}"#)),
         ("a critical extension", header(r#"{"alg":"HS256","crit":["x"],"x":1}"#)),
-        ("signed with nothing", signed_with(&Header::new(Algorithm::HS256), &claims("acme", &EVERYTHING), b"")),
-        ("signed with another secret", signed_with(&Header::new(Algorithm::HS256), &claims("acme", &EVERYTHING), b"another secret that is long enough!!")),
-        ("signed with half the secret", signed_with(&Header::new(Algorithm::HS256), &claims("acme", &EVERYTHING), &SECRET.as_bytes()[..20])),
+        (
+            "signed with nothing",
+            signed_with(&Header::new(Algorithm::HS256), &claims("acme", &EVERYTHING), b""),
+        ),
+        (
+            "signed with another secret",
+            signed_with(
+                &Header::new(Algorithm::HS256),
+                &claims("acme", &EVERYTHING),
+                b"another secret that is long enough!!",
+            ),
+        ),
+        (
+            "signed with half the secret",
+            signed_with(
+                &Header::new(Algorithm::HS256),
+                &claims("acme", &EVERYTHING),
+                &SECRET.as_bytes()[..20],
+            ),
+        ),
         ("8 MB", format!("{}.{}.{}", parts[0], "A".repeat(30_000), parts[2])),
     ];
     for (what, claims) in [
@@ -197,6 +220,7 @@ fn public_keys_are_read_from_a_file_and_shared_secrets_are_then_refused() {
     let status = |token: String| worker.client().with_token(token).get("/api/v1/metrics").status;
     assert_eq!(status(token), 200);
     // The public key as if it were a shared secret.
-    let confused = signed_with(&Header::new(Algorithm::HS256), &claims("acme", &EVERYTHING), public.as_bytes());
+    let confused =
+        signed_with(&Header::new(Algorithm::HS256), &claims("acme", &EVERYTHING), public.as_bytes());
     assert_eq!(status(confused), 401);
 }

@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 
 fn three_metrics(client: &Client) {
     let t = now() - 1_000;
-    let mut samples: Vec<Value> =
-        (0..250).map(|n| sample("requests", t, 1.0, &[("host", &format!("h{n:03}")), ("zone", ["a", "b"][n % 2])])).collect();
+    let mut samples: Vec<Value> = (0..250)
+        .map(|n| sample("requests", t, 1.0, &[("host", &format!("h{n:03}")), ("zone", ["a", "b"][n % 2])]))
+        .collect();
     samples.push(sample("errors", t, 1.0, &[("host", "h000"), ("code", "ü")]));
     samples.push(sample("Zebra", t, 1.0, &[]));
     client.store(&samples);
@@ -92,7 +93,10 @@ fn cardinality_is_counted_by_metric_and_by_key_and_value() {
     let body = client.get("/api/v1/cardinality").expect(200);
     let text = body.to_string();
     let positions: Vec<_> = ["\"requests\"", "\"Zebra\"", "\"errors\""].map(|name| text.find(name)).into();
-    assert!(positions.iter().all(Option::is_some) && positions.is_sorted(), "largest first, then by name: {text}");
+    assert!(
+        positions.iter().all(Option::is_some) && positions.is_sorted(),
+        "largest first, then by name: {text}"
+    );
     assert!(text.contains("250") && text.contains("1000000"), "series and the limits that apply: {text}");
     let text = client.get("/api/v1/cardinality?metric=requests").expect(200).to_string();
     assert!(text.contains("\"zone\"") && text.contains("125"), "series per key and value: {text}");

@@ -40,19 +40,27 @@ fn every_encoding_is_read() {
         assert_eq!(answer["accepted"], 1_000, "{encoding}");
         assert_eq!(client.count(encoding), 1_000);
     }
-    assert_eq!(write(&client, "GZIP", &gzip(b"{\"metrics\": []}")).status / 100, 2, "names of encodings have no case");
+    assert_eq!(
+        write(&client, "GZIP", &gzip(b"{\"metrics\": []}")).status / 100,
+        2,
+        "names of encodings have no case"
+    );
 }
 
 #[test]
 fn a_body_cut_off_anywhere_stores_nothing() {
     let worker = Worker::start();
     let client = worker.client();
-    let samples: Vec<_> = (0..20).map(|n| sample("m", now() - n, 0.1 * n as f64, &[("k", &n.to_string())])).collect();
+    let samples: Vec<_> =
+        (0..20).map(|n| sample("m", now() - n, 0.1 * n as f64, &[("k", &n.to_string())])).collect();
     let body = json!({"metrics": samples}).to_string();
     for (encoding, encode) in ENCODINGS {
         let whole = encode(body.as_bytes());
         for end in (0..whole.len()).step_by(7).chain([whole.len() - 1]) {
-            assert!(!write(&client, encoding, &whole[..end]).refused(400).is_empty(), "{encoding} cut at {end}");
+            assert!(
+                !write(&client, encoding, &whole[..end]).refused(400).is_empty(),
+                "{encoding} cut at {end}"
+            );
         }
         let garbage = [whole.as_slice(), b"garbage"].concat();
         assert_eq!(write(&client, encoding, &garbage).status, 400, "{encoding} with garbage behind it");

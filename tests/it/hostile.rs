@@ -130,7 +130,11 @@ fn ambiguous_requests_are_refused_and_nothing_behind_them_is_served() {
         connection.set_patience(PATIENCE).unwrap();
         let _ = connection.send(format!("{text}{smuggled}").as_bytes());
         if let Ok(answer) = connection.receive() {
-            assert!((400..=505).contains(&answer.status) && answer.status != 500, "{text:?}: {}", answer.status);
+            assert!(
+                (400..=505).contains(&answer.status) && answer.status != 500,
+                "{text:?}: {}",
+                answer.status
+            );
             assert!(connection.receive().is_err(), "{text:?}: a second answer");
         }
     }

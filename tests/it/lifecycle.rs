@@ -24,7 +24,9 @@ fn a_restart_keeps_everything() {
         json!({"queryType": "rate", "metricName": "m", "interval": "1s", "groupBy": ["k"],
                "timeRange": {"start": t, "end": t + 50}}),
     ];
-    let answers = |worker: &Worker| -> Vec<Vec<Value>> { questions.iter().map(|one| worker.client().rows(one)).collect() };
+    let answers = |worker: &Worker| -> Vec<Vec<Value>> {
+        questions.iter().map(|one| worker.client().rows(one)).collect()
+    };
     let before = answers(&worker);
     worker.restart();
     assert_eq!(answers(&worker), before);
@@ -47,7 +49,8 @@ fn a_kill_loses_nothing_that_was_acknowledged() {
                 scope.spawn(move || {
                     let Ok(mut connection) = Connection::open(address) else { return };
                     for n in 0.. {
-                        let one = sample(&format!("m{round}"), now(), 1.0, &[("n", &format!("{writer}-{n}"))]);
+                        let one =
+                            sample(&format!("m{round}"), now(), 1.0, &[("n", &format!("{writer}-{n}"))]);
                         let body = json!({"metrics": [one]}).to_string();
                         let headers = [("content-type", "application/json")];
                         let bytes = request("POST", "/api/v1/write", &headers, body.as_bytes());
@@ -62,7 +65,10 @@ fn a_kill_loses_nothing_that_was_acknowledged() {
             worker.kill();
         });
         worker.start_again();
-        let client = { drop(client); worker.client() };
+        let client = {
+            drop(client);
+            worker.client()
+        };
         let (acked, found) = (acked.into_inner(), client.count(&format!("m{round}")));
         assert!(acked > 0 && (acked..=acked + 4).contains(&found), "{acked} acknowledged, {found} found");
     }
@@ -70,7 +76,13 @@ fn a_kill_loses_nothing_that_was_acknowledged() {
 
 /// A client that follows the rules: it keeps its connection until it is told that it closes, and opens no
 /// other once the worker says that it isn't ready.
-fn write_until_drained(worker: &Worker, writer: usize, ready: &AtomicBool, acked: &AtomicU64, lost: &AtomicU64) {
+fn write_until_drained(
+    worker: &Worker,
+    writer: usize,
+    ready: &AtomicBool,
+    acked: &AtomicU64,
+    lost: &AtomicU64,
+) {
     let mut n = 0;
     while ready.load(Ordering::Relaxed) {
         let Ok(mut connection) = Connection::open(worker.address()) else { return };
@@ -78,7 +90,8 @@ fn write_until_drained(worker: &Worker, writer: usize, ready: &AtomicBool, acked
             let one = sample("m", now(), 1.0, &[("n", &format!("{writer}-{n}"))]);
             n += 1;
             let body = json!({"metrics": [one]}).to_string();
-            let bytes = request("POST", "/api/v1/write", &[("content-type", "application/json")], body.as_bytes());
+            let bytes =
+                request("POST", "/api/v1/write", &[("content-type", "application/json")], body.as_bytes());
             match connection.exchange(&bytes) {
                 Ok(answer) if answer.status == 200 => acked.fetch_add(1, Ordering::Relaxed),
                 _ => lost.fetch_add(1, Ordering::Relaxed),

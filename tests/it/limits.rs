@@ -12,11 +12,8 @@ fn retry_after(answer: &Response) -> u64 {
 
 #[test]
 fn requests_over_the_rate_are_429_and_other_tenants_go_on() {
-    let worker = Setup::new()
-        .with_auth()
-        .with("rate_limits.write_rps", 5)
-        .with("rate_limits.query_rps", 5)
-        .start();
+    let worker =
+        Setup::new().with_auth().with("rate_limits.write_rps", 5).with("rate_limits.query_rps", 5).start();
     let (one, two) = (worker.client_of("one"), worker.client_of("two"));
     let writes: Vec<Response> = (0..20).map(|n| one.write(&[sample("m", now() - n, 1.0, &[])])).collect();
     let refused: Vec<&Response> = writes.iter().filter(|answer| answer.status == 429).collect();

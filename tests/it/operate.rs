@@ -21,7 +21,8 @@ fn the_page_of_figures_counts_what_happened() {
     let page = client.get("/metrics");
     assert!(page.header("content-type").is_some_and(|kind| kind.contains("text")));
     let text = page.text();
-    let has = |start: &str, end: &str| text.lines().any(|line| line.starts_with(start) && line.ends_with(end));
+    let has =
+        |start: &str, end: &str| text.lines().any(|line| line.starts_with(start) && line.ends_with(end));
     assert!(has("luminate_samples_accepted", " 2"), "{text}");
     assert!(has("luminate_samples_rejected", " 1"), "{text}");
     for name in ["http_requests", "http_request_seconds_bucket", "storage_operation_seconds", "build_info"] {
@@ -40,11 +41,23 @@ fn the_figures_may_have_a_port_of_their_own() {
 
 /// Every path that the contract names.
 const PATHS: [&str; 17] = [
-    "/api/v1/write", "/api/v1/prom/write", "/api/v1/query", "/api/v1/query/explain", "/api/v1/queries",
-    "/api/v1/queries/{id}", "/api/v1/metrics", "/api/v1/metrics/{name}/dimensions",
-    "/api/v1/metrics/{name}/dimensions/{key}/values", "/api/v1/cardinality", "/api/v1/admin/metrics/{name}",
-    "/api/v1/admin/retention", "/api/v1/admin/usage", "/api/v1/health", "/api/v1/health/live",
-    "/api/v1/health/ready", "/api/v1/health/startup",
+    "/api/v1/write",
+    "/api/v1/prom/write",
+    "/api/v1/query",
+    "/api/v1/query/explain",
+    "/api/v1/queries",
+    "/api/v1/queries/{id}",
+    "/api/v1/metrics",
+    "/api/v1/metrics/{name}/dimensions",
+    "/api/v1/metrics/{name}/dimensions/{key}/values",
+    "/api/v1/cardinality",
+    "/api/v1/admin/metrics/{name}",
+    "/api/v1/admin/retention",
+    "/api/v1/admin/usage",
+    "/api/v1/health",
+    "/api/v1/health/live",
+    "/api/v1/health/ready",
+    "/api/v1/health/startup",
 ];
 
 #[test]
@@ -56,7 +69,10 @@ fn the_description_has_every_path_and_resolves() {
         let operations = description["paths"][path].as_object();
         let operations = operations.unwrap_or_else(|| panic!("{path} isn't described"));
         for (method, operation) in operations {
-            assert!(operation["responses"].as_object().is_some_and(|answers| !answers.is_empty()), "{method} {path}");
+            assert!(
+                operation["responses"].as_object().is_some_and(|answers| !answers.is_empty()),
+                "{method} {path}"
+            );
         }
     }
     let mut references = Vec::new();
@@ -94,7 +110,11 @@ fn described_paths_answer_and_undescribed_methods_do_not() {
             assert_eq!(answer.status != 405, described, "{method} {path}: {}", answer.status);
             assert!(answer.status < 500, "{method} {path}: {}", answer.text());
             let known = operations[method.to_ascii_lowercase()]["responses"].get(answer.status.to_string());
-            assert!(!described || known.is_some(), "{method} {path} answers {}, which isn't described", answer.status);
+            assert!(
+                !described || known.is_some(),
+                "{method} {path} answers {}, which isn't described",
+                answer.status
+            );
         }
     }
 }
@@ -117,7 +137,8 @@ fn requests_have_ids_and_one_line_of_log_each() {
 
 #[test]
 fn the_start_log_warns_when_auth_is_off_and_only_then() {
-    let warns = |log: &str| log.lines().any(|line| line.contains("WARN") && line.to_lowercase().contains("auth"));
+    let warns =
+        |log: &str| log.lines().any(|line| line.contains("WARN") && line.to_lowercase().contains("auth"));
     assert!(warns(&Worker::start().log()));
     assert!(!warns(&Setup::new().with_auth().start().log()));
 }

@@ -75,7 +75,8 @@ fn groups_come_in_order_with_the_absent_key_first() {
     let rows = client.rows(&with(aggregate(t, "sum"), json!({"groupBy": ["region"]})));
     assert_eq!(column(&rows, "groupKey"), [json!({}), json!({"region": "eu"}), json!({"region": "us"})]);
     assert_eq!(column(&rows, "value"), [json!(7.0), json!(13.0), json!(7.0)]);
-    let rows = client.rows(&with(aggregate(t, "max"), json!({"groupBy": ["host", "nothing"], "interval": "1m"})));
+    let rows =
+        client.rows(&with(aggregate(t, "max"), json!({"groupBy": ["host", "nothing"], "interval": "1m"})));
     assert_eq!(
         rows,
         [
@@ -112,9 +113,7 @@ fn ranges_are_half_open_and_ordered_by_time_then_series() {
         sample("m", t - 1, 0.0, &[]),
         sample("m", t + 5, 5.0, &[]),
     ]);
-    let query = |start: i64, end: i64| {
-        json!({"queryType": "range", "metricName": "m", "timeRange": {"start": start, "end": end}})
-    };
+    let query = |start: i64, end: i64| json!({"queryType": "range", "metricName": "m", "timeRange": {"start": start, "end": end}});
     let values = |start, end| column(&client.rows(&query(start, end)), "value");
     assert_eq!(values(t, t + 5), [json!(4.0), json!(3.0), json!(2.0), json!(1.0)]);
     assert_eq!(values(t + 5, t + 6), [json!(5.0)]);
@@ -151,7 +150,11 @@ fn a_rate_is_the_sum_of_measured_steps_without_extrapolation() {
     let rows = client.rows(&with(query.clone(), json!({"groupBy": ["host"]})));
     let hosts = column(&rows, "groupKey");
     assert_eq!(hosts.iter().filter(|key| **key == json!({"host": "a"})).count(), 3);
-    assert_eq!(hosts.iter().filter(|key| **key == json!({"host": "b"})).count(), 2, "no row without a step's end");
+    assert_eq!(
+        hosts.iter().filter(|key| **key == json!({"host": "b"})).count(),
+        2,
+        "no row without a step's end"
+    );
     let rows = client.rows(&with(query, json!({"interval": "1m"})));
     assert!(close(rows[0]["rate"].as_f64().unwrap(), 24.0 / 60.0), "divided by the whole interval: {rows:?}");
 }
@@ -296,8 +299,9 @@ fn a_query_past_its_time_stops_with_504() {
     let worker = Setup::new().with("ingest.max_batch", 10_000).start();
     let (client, t) = (worker.client(), base());
     for round in 0..20 {
-        let samples: Vec<Value> =
-            (0..10_000).map(|n| sample("m", t + round * 10_000 + n, n as f64, &[("n", &(n % 100).to_string())])).collect();
+        let samples: Vec<Value> = (0..10_000)
+            .map(|n| sample("m", t + round * 10_000 + n, n as f64, &[("n", &(n % 100).to_string())]))
+            .collect();
         client.store(&samples);
     }
     let query = with(aggregate(t, "p99"), json!({"groupBy": ["n"], "interval": "1s", "timeout": "1ms"}));

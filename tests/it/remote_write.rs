@@ -2,7 +2,9 @@
 
 use luminate_tests::client::{Client, now};
 use luminate_tests::http::Response;
-use luminate_tests::remote_write::{HEADERS, Label, MetricMetadata, STALE, TimeSeries, WriteRequest, body, compressed, series};
+use luminate_tests::remote_write::{
+    HEADERS, Label, MetricMetadata, STALE, TimeSeries, WriteRequest, body, compressed, series,
+};
 use luminate_tests::worker::Worker;
 use prost::Message;
 use serde_json::{Value, json};
@@ -26,7 +28,11 @@ fn labels_become_dimensions_and_the_name_the_metric() {
             series("job:rate:5m", &[("job", "api"), ("empty", "")], &[(t, -0.0)]),
             series("no_samples", &[("job", "api")], &[]),
         ],
-        metadata: vec![MetricMetadata { kind: 1, metric_family_name: "http_requests_total".into(), help: "x".into() }],
+        metadata: vec![MetricMetadata {
+            kind: 1,
+            metric_family_name: "http_requests_total".into(),
+            help: "x".into(),
+        }],
     };
     let sent = compressed(&request.encode_to_vec());
     let answer = client.send("POST", "/api/v1/prom/write", &HEADERS, &sent);
@@ -96,7 +102,10 @@ fn what_is_refused_answers_400_after_the_good_samples_are_stored() {
     ];
     for (at, bad) in bad.into_iter().enumerate() {
         let good = format!("good_{at}");
-        let answer = push(&client, vec![series(&good, &[], &[(t, 1.0)]), bad, series(&good, &[("k", "v")], &[(t, 1.0)])]);
+        let answer = push(
+            &client,
+            vec![series(&good, &[], &[(t, 1.0)]), bad, series(&good, &[("k", "v")], &[(t, 1.0)])],
+        );
         assert!(!answer.refused(400).is_empty(), "{at}");
         assert_eq!(client.count(&good), 2, "{at}: {}", answer.text());
     }
@@ -108,7 +117,10 @@ fn broken_bodies_are_400_and_store_nothing() {
     let worker = Worker::start();
     let client = worker.client();
     let t = now() - 10_000;
-    let plain = WriteRequest { timeseries: vec![series("m", &[("k", "v"), ("l", "w")], &[(t, 1.0), (t + 1, 2.0)])], metadata: vec![] };
+    let plain = WriteRequest {
+        timeseries: vec![series("m", &[("k", "v"), ("l", "w")], &[(t, 1.0), (t + 1, 2.0)])],
+        metadata: vec![],
+    };
     let plain = plain.encode_to_vec();
     let send = |bytes: &[u8]| client.send("POST", "/api/v1/prom/write", &HEADERS, bytes);
     for end in 1..plain.len() {

@@ -33,7 +33,10 @@ fn inhabit(worker: &Worker) -> Vec<(String, Client)> {
 fn sees_only_its_own(at: usize, client: &Client) {
     for _ in 0..2 {
         assert_eq!(client.number(&question("m")), at as f64 + 1.0);
-        assert_eq!(client.get("/api/v1/metrics").expect(200)["metrics"], json!(["m", format!("metric_of_{at}")]));
+        assert_eq!(
+            client.get("/api/v1/metrics").expect(200)["metrics"],
+            json!(["m", format!("metric_of_{at}")])
+        );
         let values = client.get("/api/v1/metrics/m/dimensions/own/values").expect(200);
         assert_eq!((&values["values"], &values["total"]), (&json!([format!("secret{at}")]), &json!(1)));
     }
@@ -51,7 +54,10 @@ fn sees_only_its_own(at: usize, client: &Client) {
         let text = client.get(&path).text();
         for other in (0..names().len()).filter(|other| *other != at) {
             assert!(!text.contains(&format!("\"secret{other}\"")), "{path}: {text}");
-            assert!(!text.contains(&format!("\"metric_of_{other}\"")) || path.contains("metric_of"), "{path}: {text}");
+            assert!(
+                !text.contains(&format!("\"metric_of_{other}\"")) || path.contains("metric_of"),
+                "{path}: {text}"
+            );
         }
     }
     let plan = client.post("/api/v1/query/explain", &question(&format!("metric_of_{neighbour}"))).expect(200);
@@ -89,7 +95,12 @@ fn a_tenant_changes_only_its_own() {
 #[test]
 fn the_page_of_figures_names_no_tenant_metric_or_value() {
     let worker = Setup::new().with_auth().start();
-    worker.client_of("canary-tenant").store(&[sample("canary_metric", now(), 1.0, &[("canary_key", "canary_value")])]);
+    worker.client_of("canary-tenant").store(&[sample(
+        "canary_metric",
+        now(),
+        1.0,
+        &[("canary_key", "canary_value")],
+    )]);
     let _ = worker.client_of("canary-tenant").get("/api/v1/metrics/canary_path/dimensions");
     let page = worker.client().get("/metrics").text();
     assert!(page.contains("luminate_"), "{page}");
@@ -104,7 +115,20 @@ fn hostile_names_in_paths_reach_nothing() {
     let worker = Setup::new().with_auth().start();
     inhabit(&worker);
     let client = worker.client_of("a");
-    for name in ["..", "%2e%2e", "..%2f..%2f", "%00", "m%00", "a%2fm", "%ff", "m;aa", "*", "m'--", "%", &"m".repeat(10_000)] {
+    for name in [
+        "..",
+        "%2e%2e",
+        "..%2f..%2f",
+        "%00",
+        "m%00",
+        "a%2fm",
+        "%ff",
+        "m;aa",
+        "*",
+        "m'--",
+        "%",
+        &"m".repeat(10_000),
+    ] {
         for path in [
             format!("/api/v1/metrics/{name}/dimensions"),
             format!("/api/v1/metrics/m/dimensions/{name}/values"),

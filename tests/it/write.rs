@@ -43,7 +43,9 @@ fn accepted_samples_are_in_the_next_answer() {
 fn refused_elements() -> Vec<(String, &'static str, &'static str)> {
     let t = now();
     let many: Vec<String> = (0..21).map(|n| format!("\"k{n}\": \"v\"")).collect();
-    let with = |dimensions: &str| format!(r#"{{"name": "m", "timestamp": {t}, "value": 1, "dimensions": {dimensions}}}"#);
+    let with = |dimensions: &str| {
+        format!(r#"{{"name": "m", "timestamp": {t}, "value": 1, "dimensions": {dimensions}}}"#)
+    };
     let at = |time: &str| format!(r#"{{"name": "m", "timestamp": {time}, "value": 1}}"#);
     let valued = |value: &str| format!(r#"{{"name": "m", "timestamp": {t}, "value": {value}}}"#);
     let named = |name: &str| format!(r#"{{"name": {name}, "timestamp": {t}, "value": 1}}"#);
@@ -160,9 +162,18 @@ fn a_body_that_is_not_the_documented_object_is_refused() {
     let client = worker.client();
     let t = now();
     for body in [
-        "[]", "7", "null", "\"metrics\"", "{}", r#"{"metrics": {}}"#, r#"{"metrics": null}"#,
-        r#"{"metric": []}"#, r#"{"metrics": [], "extra": 1}"#, r#"{"metrics": []} {}"#,
-        r#"{"metrics": [], "metrics": []}"#, "\u{feff}{\"metrics\": []}",
+        "[]",
+        "7",
+        "null",
+        "\"metrics\"",
+        "{}",
+        r#"{"metrics": {}}"#,
+        r#"{"metrics": null}"#,
+        r#"{"metric": []}"#,
+        r#"{"metrics": [], "extra": 1}"#,
+        r#"{"metrics": []} {}"#,
+        r#"{"metrics": [], "metrics": []}"#,
+        "\u{feff}{\"metrics\": []}",
         &format!(r#"{{"metrics": [{{"name": "m", "timestamp": {t}, "value": 01}}]}}"#),
         &format!(r#"{{"metrics": [{{"name": "m", "timestamp": {t}, "value": .5}}]}}"#),
         &format!(r#"{{"metrics": [{{"name": "m", "timestamp": {t}, "value": NaN}}]}}"#),
@@ -213,7 +224,10 @@ fn the_last_write_of_a_series_and_millisecond_wins() {
     let worker = Worker::start();
     let client = worker.client();
     let t = now() - 1_000;
-    client.store(&[sample("m", t, 1.0, &[("a", "1"), ("b", "2")]), sample("m", t, 2.0, &[("b", "2"), ("a", "1")])]);
+    client.store(&[
+        sample("m", t, 1.0, &[("a", "1"), ("b", "2")]),
+        sample("m", t, 2.0, &[("b", "2"), ("a", "1")]),
+    ]);
     let values = |client: &Client| -> Vec<Value> {
         client.rows(&raw("m")).iter().map(|row| row["value"].clone()).collect()
     };

@@ -78,7 +78,10 @@ fn collect(seconds: u64, worker: &Worker) -> Option<()> {
         let elapsed = started.elapsed().as_secs();
         if elapsed >= shown + 15 || elapsed >= seconds {
             shown = elapsed;
-            println!("{elapsed:>4} of {seconds} s: Luminate has {} samples of `up`", worker.client().count("up"));
+            println!(
+                "{elapsed:>4} of {seconds} s: Luminate has {} samples of `up`",
+                worker.client().count("up")
+            );
         }
         if elapsed >= seconds {
             return Some(());
@@ -101,8 +104,8 @@ fn pause(time: Duration) -> Option<()> {
 fn stop_on_signal() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
-        let mut terminate =
-            tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).expect("a signal handler");
+        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+            .expect("a signal handler");
         tokio::select! {
             _ = tokio::signal::ctrl_c() => {}
             _ = terminate.recv() => {}

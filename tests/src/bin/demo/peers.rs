@@ -122,12 +122,17 @@ impl Prometheus {
 
     /// Whether a range selector leaves out the sample at its very start: since version 3.
     pub fn range_start_is_open(&self) -> bool {
-        self.version.split('.').next().and_then(|major| major.parse::<u32>().ok()).is_some_and(|major| major >= 3)
+        self.version
+            .split('.')
+            .next()
+            .and_then(|major| major.parse::<u32>().ok())
+            .is_some_and(|major| major >= 3)
     }
 
     /// What PromQL says at `time` (Unix milliseconds), by the values of `labels`.
     pub fn ask(&self, query: &str, labels: &[&str], time: i64) -> Numbers {
-        let path = format!("/api/v1/query?query={}&time={}.{:03}", escaped(query), time / 1_000, time % 1_000);
+        let path =
+            format!("/api/v1/query?query={}&time={}.{:03}", escaped(query), time / 1_000, time % 1_000);
         let answer = Client::new(self.address()).get(&path).expect(200);
         let rows = answer["data"]["result"].as_array().unwrap_or_else(|| panic!("{query}: {answer}")).clone();
         rows.iter().map(|row| (key(&row["metric"], labels), number(&row["value"][1]))).collect()
@@ -161,4 +166,3 @@ fn configuration(exporter: SocketAddr, worker: SocketAddr, own: SocketAddr) -> S
         job("luminate", worker),
     )
 }
-

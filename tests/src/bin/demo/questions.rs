@@ -112,62 +112,84 @@ pub fn all(window: &Window) -> Vec<Question> {
         aggregate(
             "runs of each collector",
             "sum by (collector) (count_over_time(node_scrape_collector_success[60s]))",
-            "node_scrape_collector_success", "count", &["collector"],
+            "node_scrape_collector_success",
+            "count",
+            &["collector"],
         ),
         aggregate(
             "sum of CPU seconds",
             "sum(sum_over_time(node_cpu_seconds_total[60s]))",
-            "node_cpu_seconds_total", "sum", &[],
+            "node_cpu_seconds_total",
+            "sum",
+            &[],
         ),
         aggregate(
             "sum of CPU seconds by mode",
             "sum by (mode) (sum_over_time(node_cpu_seconds_total[60s]))",
-            "node_cpu_seconds_total", "sum", &["mode"],
+            "node_cpu_seconds_total",
+            "sum",
+            &["mode"],
         ),
         aggregate("highest load", "max(max_over_time(node_load1[60s]))", "node_load1", "max", &[]),
         aggregate(
             "slowest scrape by job",
             "max by (job) (max_over_time(scrape_duration_seconds[60s]))",
-            "scrape_duration_seconds", "max", &["job"],
+            "scrape_duration_seconds",
+            "max",
+            &["job"],
         ),
         aggregate(
             "fewest samples of a scrape by job",
             "min by (job) (min_over_time(scrape_samples_scraped[60s]))",
-            "scrape_samples_scraped", "min", &["job"],
+            "scrape_samples_scraped",
+            "min",
+            &["job"],
         ),
         aggregate(
             "least available memory",
             "min(min_over_time(node_memory_MemAvailable_bytes[60s]))",
-            "node_memory_MemAvailable_bytes", "min", &[],
+            "node_memory_MemAvailable_bytes",
+            "min",
+            &[],
         ),
         aggregate(
             "average free memory",
             "sum(sum_over_time(node_memory_MemFree_bytes[60s])) / sum(count_over_time(node_memory_MemFree_bytes[60s]))",
-            "node_memory_MemFree_bytes", "avg", &[],
+            "node_memory_MemFree_bytes",
+            "avg",
+            &[],
         ),
         aggregate(
             "average CPU seconds by CPU and mode",
             "sum by (cpu, mode) (sum_over_time(node_cpu_seconds_total[60s])) \
              / sum by (cpu, mode) (count_over_time(node_cpu_seconds_total[60s]))",
-            "node_cpu_seconds_total", "avg", &["cpu", "mode"],
+            "node_cpu_seconds_total",
+            "avg",
+            &["cpu", "mode"],
         ),
         aggregate("median load", "sum(quantile_over_time(0.5, node_load1[60s]))", "node_load1", "p50", &[]),
         aggregate(
             "p95 of scrape times by job",
             "sum by (job) (quantile_over_time(0.95, scrape_duration_seconds[60s]))",
-            "scrape_duration_seconds", "p95", &["job"],
+            "scrape_duration_seconds",
+            "p95",
+            &["job"],
         ),
         aggregate(
             "p99 of each collector's time",
             "sum by (collector) (quantile_over_time(0.99, node_scrape_collector_duration_seconds[60s]))",
-            "node_scrape_collector_duration_seconds", "p99", &["collector"],
+            "node_scrape_collector_duration_seconds",
+            "p99",
+            &["collector"],
         ),
         Question {
             answer: Answer::SeriesMatched,
             ..aggregate(
                 "series of CPU seconds",
                 "count(count_over_time(node_cpu_seconds_total[60s]))",
-                "node_cpu_seconds_total", "count", &[],
+                "node_cpu_seconds_total",
+                "count",
+                &[],
             )
         },
         Question {
@@ -175,7 +197,9 @@ pub fn all(window: &Window) -> Vec<Question> {
             ..aggregate(
                 "modes of a CPU",
                 "count(count by (mode) (count_over_time(node_cpu_seconds_total[60s])))",
-                "node_cpu_seconds_total", "count", &[],
+                "node_cpu_seconds_total",
+                "count",
+                &[],
             )
         },
         exact_rate("CPU seconds gained a second, by mode", "node_cpu_seconds_total", "mode"),
@@ -237,7 +261,9 @@ impl Verdict {
         match (self.expectation, self.equal()) {
             (_, true) => "equal".to_owned(),
             (Expectation::Equal, false) => format!("DIFFERENT by {:.2e}", self.difference()),
-            (Expectation::Extrapolated, false) => format!("apart by up to {:.2} %", self.difference() * 100.0),
+            (Expectation::Extrapolated, false) => {
+                format!("apart by up to {:.2} %", self.difference() * 100.0)
+            }
         }
     }
 }
@@ -265,7 +291,8 @@ pub fn print(verdicts: &[Verdict]) {
         })
         .collect();
     let head = ["", "question, about the last minute", "Prometheus", "Luminate", ""].map(str::to_owned);
-    let width = |column: usize| rows.iter().chain([&head]).map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let width =
+        |column: usize| rows.iter().chain([&head]).map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: [usize; 5] = std::array::from_fn(width);
     println!();
     for row in [&head].into_iter().chain(&rows) {
@@ -275,9 +302,15 @@ pub fn print(verdicts: &[Verdict]) {
     }
     println!();
     println!("Where there are several groups, all of them were compared; the largest is shown.");
-    println!("The last two aren't expected to be equal. rate() of PromQL takes the first and the last sample inside");
-    println!("its range and extrapolates their slope to the range's edges. Luminate adds the steps that were measured,");
-    println!("the one into the minute included, and divides by the minute: the two questions before them show that");
+    println!(
+        "The last two aren't expected to be equal. rate() of PromQL takes the first and the last sample inside"
+    );
+    println!(
+        "its range and extrapolates their slope to the range's edges. Luminate adds the steps that were measured,"
+    );
+    println!(
+        "the one into the minute included, and divides by the minute: the two questions before them show that"
+    );
     println!("this is the counter's value at the minute's end less that at its start.");
     let failed = verdicts.iter().filter(|verdict| !verdict.holds()).count();
     match failed {
