@@ -12,4 +12,5 @@ mod operate;
 mod query;
 mod remote_write;
 mod tenants;
+mod tls;
 mod write;
