@@ -21,6 +21,7 @@ mod catalog;
 mod column;
 mod core;
 mod definitions;
+mod identity;
 mod listing;
 mod order;
 mod posting;

@@ -35,32 +35,22 @@ impl Catalog for TenantIndex {
     }
 
     fn group(&self, ids: &[u32], keys: &[DimensionKey]) -> Grouping {
-        let mut of = vec![0; ids.len()];
-        let mut groups: Vec<Vec<u32>> = if ids.is_empty() { Vec::new() } else { vec![Vec::new()] };
-        for key in keys {
-            let (mut numbers, distinct) = self.numbered(ids, |core| text_of_key(core, key));
-            // An absent value comes before any other.
-            let texts = self.core.read().texts.chunks().clone();
-            let present: Vec<(u32, u32)> = (0..)
-                .zip(&distinct)
-                .filter(|(_, text)| **text != ABSENT)
-                .map(|(at, text)| (at, *text))
-                .collect();
-            let mut order: Vec<u32> =
-                (0..).zip(&distinct).filter(|(_, text)| **text == ABSENT).map(|(at, _)| at).collect();
-            order.extend(by_text(&texts, &present));
+        let mut groups = Groups::new(ids.len());
+        let mut values = Vec::new();
+        for (done, key) in keys.iter().enumerate() {
+            let (mut numbers, distinct) = self.numbered(ids, || text_of_key(key));
+            let order = self.order_of_texts(&distinct);
             rerank(&mut numbers, &order);
-            let pairs = refine(&mut of, &numbers);
-            groups = pairs
-                .into_iter()
-                .map(|(group, rank)| {
-                    let mut values = groups[group as usize].clone();
-                    values.push(distinct[order[rank as usize] as usize]);
-                    values
-                })
-                .collect();
+            let pairs = groups.refine(&numbers, order.len());
+            let mut longer = Vec::with_capacity(pairs.len() * (done + 1));
+            for (group, rank) in pairs {
+                let first = group as usize * done;
+                longer.extend_from_slice(&values[first..first + done]);
+                longer.push(distinct[order[rank as usize] as usize]);
+            }
+            values = longer;
         }
-        Grouping { of, keys: keys.len(), groups: groups.len(), values: groups.concat() }
+        Grouping { of: groups.of, values, keys: keys.len(), groups: groups.count }
     }
 
     fn group_key(&self, grouping: &Grouping, group: u32) -> GroupKey {
@@ -75,61 +65,104 @@ impl Catalog for TenantIndex {
     }
 
     fn ranks(&self, ids: &[u32]) -> Vec<u32> {
-        let mut of = vec![0; ids.len()];
-        let mut groups = 1;
+        let mut groups = Groups::new(ids.len());
         let mut place = 0;
         // Pair by pair, as long as there are series that are alike so far and one of them has another.
-        while groups < ids.len() {
-            let (mut numbers, distinct) = self.numbered(ids, |core| pair_at(core, place));
+        while groups.count < ids.len() {
+            let (mut numbers, distinct) = self.numbered(ids, || pair_at(place));
             if distinct.iter().all(Option::is_none) {
-                break;
+                // Alike to the end: series of different metrics, or gone since. Any order will do.
+                return places(&groups.of);
             }
-            replace(&mut numbers, &self.ranks_of_pairs(&distinct));
-            groups = refine(&mut of, &numbers).len();
+            let (ranks, count) = self.ranks_of_pairs(&distinct);
+            replace(&mut numbers, &ranks);
+            groups.refine(&numbers, count);
             place += 1;
         }
-        // Series that are gone since are all alike: they take places beside each other.
-        if groups < ids.len() { places(&of) } else { of }
+        groups.of
     }
 }
 
 /// A key (by metric and column) and its value's text.
 type Pair = Option<(u32, u32, u32)>;
 
+/// What series are told apart by; the slot is a small number that mostly does, if there is one.
+trait Feature: Copy + Eq + Hash {
+    fn slot(self) -> Option<u32>;
+}
+
+impl Feature for u32 {
+    fn slot(self) -> Option<u32> {
+        Some(self)
+    }
+}
+
+impl Feature for Pair {
+    fn slot(self) -> Option<u32> {
+        self.map(|(_, _, text)| text)
+    }
+}
+
+/// Numbers given to features in the order of their first appearance.
+struct Numbering<T> {
+    /// Number by slot: asked first, and right in nearly every case.
+    of_slot: Vec<u32>,
+    others: HashMap<T, u32>,
+    distinct: Vec<T>,
+}
+
+impl<T: Feature> Numbering<T> {
+    fn number(&mut self, feature: T) -> u32 {
+        let next = self.distinct.len() as u32;
+        let slot = feature.slot().and_then(|slot| self.of_slot.get_mut(slot as usize));
+        let number = match slot {
+            Some(number) if *number == ABSENT => {
+                *number = next;
+                next
+            }
+            Some(number) if self.distinct[*number as usize] == feature => *number,
+            _ => *self.others.entry(feature).or_insert(next),
+        };
+        if number == next {
+            self.distinct.push(feature);
+        }
+        number
+    }
+}
+
 impl TenantIndex {
-    /// What `read` finds for each of `ids`, as numbers given in the order of first appearance, and
-    /// what each number stands for. `read` gets the lock's contents and returns what is asked for
-    /// each series by its shape and row.
-    fn numbered<T: Copy + Eq + Hash, R>(&self, ids: &[u32], read: impl Fn(&Core) -> R) -> (Vec<u32>, Vec<T>)
+    /// What a reader made by `reader` finds for each of `ids`, as numbers given in the order of first
+    /// appearance, and what each number stands for.
+    fn numbered<T: Feature, R>(&self, ids: &[u32], reader: impl Fn() -> R) -> (Vec<u32>, Vec<T>)
     where
         R: FnMut(&Core, u32) -> T,
     {
-        let mut number_of: HashMap<T, u32> = HashMap::new();
-        let mut distinct = Vec::new();
+        // Worth a table by slot when there are not many more texts than series.
+        let texts = self.core.read().texts.numbers();
+        let of_slot = if texts / 4 <= ids.len() { vec![ABSENT; texts] } else { Vec::new() };
+        let mut numbering = Numbering { of_slot, others: HashMap::new(), distinct: Vec::new() };
         let mut numbers = Vec::with_capacity(ids.len());
-        let mut last = None;
+        let mut read = reader();
         for part in ids.chunks(AT_ONCE) {
             let core = self.core.read();
-            let mut read = read(&core);
-            for id in part {
-                let found = read(&core, *id);
-                let number = match last {
-                    Some((same, number)) if same == found => number,
-                    _ => *number_of.entry(found).or_insert_with(|| {
-                        distinct.push(found);
-                        distinct.len() as u32 - 1
-                    }),
-                };
-                last = Some((found, number));
-                numbers.push(number);
-            }
+            numbers.extend(part.iter().map(|id| numbering.number(read(&core, *id))));
         }
-        (numbers, distinct)
+        (numbers, numbering.distinct)
     }
 
-    /// The rank of each of `distinct` in the contract's order: no pair, then by key, then by value.
-    /// Pairs of two metrics may be alike, and then have one rank.
-    fn ranks_of_pairs(&self, distinct: &[Pair]) -> Vec<u32> {
+    /// Places among `distinct`, an absent value first, then by text.
+    fn order_of_texts(&self, distinct: &[u32]) -> Vec<u32> {
+        let texts = self.core.read().texts.chunks().clone();
+        let (absent, present): (Vec<_>, Vec<_>) =
+            (0_u32..).zip(distinct.iter().copied()).partition(|(_, text)| *text == ABSENT);
+        let mut order: Vec<u32> = absent.into_iter().map(|(at, _)| at).collect();
+        order.extend(by_text(&texts, &present));
+        order
+    }
+
+    /// The rank of each of `distinct` in the contract's order (no pair, then by key, then by value), and
+    /// how many ranks there are. Pairs of two metrics may be alike, and then have one rank.
+    fn ranks_of_pairs(&self, distinct: &[Pair]) -> (Vec<u32>, usize) {
         let mut columns: HashMap<(u32, u32), Vec<(u32, u32)>> = HashMap::new();
         for (at, pair) in (0..).zip(distinct) {
             if let Some((metric, column, text)) = *pair {
@@ -146,17 +179,17 @@ impl TenantIndex {
         let texts = core.texts.chunks().clone();
         drop(core);
         let mut ranks = vec![0; distinct.len()];
-        let mut rank = 0;
+        let mut next = usize::from(distinct.contains(&None));
         for values in values {
             let mut last = None;
             for at in by_text(&texts, &values) {
                 let text = distinct[at as usize].map(|(_, _, text)| text);
-                rank += u32::from(last != Some(text));
+                next += usize::from(last != Some(text));
                 last = Some(text);
-                ranks[at as usize] = rank;
+                ranks[at as usize] = next as u32 - 1;
             }
         }
-        ranks
+        (ranks, next)
     }
 }
 
@@ -181,7 +214,7 @@ fn matching(core: &Core, metric: &Metric, selector: &Selector) -> Option<Roaring
 }
 
 /// Reads the text of `key`'s value, [`ABSENT`] where there is none.
-fn text_of_key<'k>(_: &Core, key: &'k DimensionKey) -> impl FnMut(&Core, u32) -> u32 + use<'k> {
+fn text_of_key(key: &DimensionKey) -> impl FnMut(&Core, u32) -> u32 {
     // Where the key is among those of the last shape.
     let mut last: Option<(u32, Option<(usize, u32)>)> = None;
     move |core, id| {
@@ -203,7 +236,7 @@ fn place_of_key(core: &Core, shape: &Shape, key: &DimensionKey) -> Option<(usize
 }
 
 /// Reads the pair at `place`.
-fn pair_at(_: &Core, place: usize) -> impl FnMut(&Core, u32) -> Pair + use<> {
+fn pair_at(place: usize) -> impl FnMut(&Core, u32) -> Pair {
     move |core, id| {
         let (_, shape, mut row) = core.row(id)?;
         let column = *shape.columns.get(place)?;
@@ -228,27 +261,65 @@ fn replace(numbers: &mut [u32], by: &[u32]) {
     }
 }
 
-/// Splits groups by `ranks`: groups are numbered anew, by old group, then rank. Returns those of each.
-fn refine(of: &mut [u32], ranks: &[u32]) -> Vec<(u32, u32)> {
-    let mut number_of: HashMap<(u32, u32), u32> = HashMap::new();
-    let mut pairs = Vec::new();
-    let mut last = None;
-    for (group, rank) in of.iter_mut().zip(ranks) {
-        let pair = (*group, *rank);
-        *group = match last {
-            Some((same, number)) if same == pair => number,
-            _ => *number_of.entry(pair).or_insert_with(|| {
-                pairs.push(pair);
-                pairs.len() as u32 - 1
-            }),
-        };
-        last = Some((pair, *group));
+/// A partition of series, its groups numbered in order.
+struct Groups {
+    of: Vec<u32>,
+    count: usize,
+}
+
+impl Groups {
+    /// All in one group.
+    fn new(series: usize) -> Self {
+        Self { of: vec![0; series], count: usize::from(series > 0) }
     }
-    drop(number_of);
-    let mut order: Vec<u32> = (0..pairs.len() as u32).collect();
-    order.sort_unstable_by_key(|at| pairs[*at as usize]);
-    rerank(of, &order);
-    order.into_iter().map(|at| pairs[at as usize]).collect()
+
+    /// Splits the groups by `ranks`, of which there are `count` and each occurs; new groups are numbered
+    /// by old group, then rank. Returns these of each.
+    fn refine(&mut self, ranks: &[u32], count: usize) -> Vec<(u32, u32)> {
+        let pairs = if count == 1 {
+            (0..self.count as u32).map(|group| (group, 0)).collect()
+        } else if self.count == 1 {
+            self.of.copy_from_slice(ranks);
+            (0..count as u32).map(|rank| (0, rank)).collect()
+        } else if self.count.saturating_mul(count) / 4 <= ranks.len() {
+            self.refine_by_table(ranks, count)
+        } else {
+            self.refine_by_sorting(ranks)
+        };
+        self.count = pairs.len();
+        pairs
+    }
+
+    fn refine_by_table(&mut self, ranks: &[u32], count: usize) -> Vec<(u32, u32)> {
+        let mut numbers = vec![ABSENT; self.count * count];
+        for (group, rank) in self.of.iter().zip(ranks) {
+            numbers[*group as usize * count + *rank as usize] = 0;
+        }
+        let mut pairs = Vec::new();
+        for (place, number) in numbers.iter_mut().enumerate().filter(|(_, number)| **number == 0) {
+            *number = pairs.len() as u32;
+            pairs.push(((place / count) as u32, (place % count) as u32));
+        }
+        for (group, rank) in self.of.iter_mut().zip(ranks) {
+            *group = numbers[*group as usize * count + *rank as usize];
+        }
+        pairs
+    }
+
+    fn refine_by_sorting(&mut self, ranks: &[u32]) -> Vec<(u32, u32)> {
+        let pairs = self.of.iter().zip(ranks);
+        let mut sorted: Vec<(u32, u32, u32)> =
+            (0..).zip(pairs).map(|(at, (group, rank))| (*group, *rank, at)).collect();
+        sorted.sort_unstable();
+        let mut pairs: Vec<(u32, u32)> = Vec::new();
+        for (group, rank, at) in sorted {
+            if pairs.last() != Some(&(group, rank)) {
+                pairs.push((group, rank));
+            }
+            self.of[at as usize] = pairs.len() as u32 - 1;
+        }
+        pairs
+    }
 }
 
 /// A place for each, in the order of their groups.

@@ -47,12 +47,21 @@ pub struct Sorting {
 pub struct Column {
     key: DimensionKey,
     values: Vec<Value>,
-    table: Table<Narrow>,
     many: Vec<Ids>,
+    many_bytes: usize,
+    /// What a column of few values does without.
+    more: Option<Box<More>>,
+    /// Text and ordinal of the last series' value: the next one often has the same.
+    last: (u32, u32),
+    sorted: Mutex<Option<Box<Sorted>>>,
+}
+
+#[derive(Debug, Default)]
+struct More {
+    /// Ordinals by text, once there are more than [`SEARCHED`].
+    table: Table<Narrow>,
     free_ordinals: Vec<u32>,
     free_many: Vec<u32>,
-    many_bytes: usize,
-    sorted: Mutex<Option<Sorted>>,
 }
 
 impl Column {
@@ -62,11 +71,10 @@ impl Column {
         Self {
             key,
             values: Vec::new(),
-            table: Table::default(),
             many: Vec::new(),
-            free_ordinals: Vec::new(),
-            free_many: Vec::new(),
             many_bytes: 0,
+            more: None,
+            last: (NO_TEXT, 0),
             sorted: Mutex::new(None),
         }
     }
@@ -80,16 +88,18 @@ impl Column {
     /// How many values it has.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.values.len() - self.free_ordinals.len()
+        self.values.len() - self.more.as_ref().map_or(0, |more| more.free_ordinals.len())
     }
 
     /// The ordinal of the value with this text.
     #[must_use]
     pub fn find(&self, text: u32) -> Option<u32> {
-        if self.table.is_empty() {
-            return self.values.iter().position(|value| value.text == text).map(|at| at as u32);
+        match &self.more {
+            Some(more) if !more.table.is_empty() => {
+                more.table.find(Narrow::place_of(text), |entry| entry.key == text).map(|entry| entry.id)
+            }
+            _ => self.values.iter().position(|value| value.text == text).map(|at| at as u32),
         }
-        self.table.find(Narrow::place_of(text), |entry| entry.key == text).map(|entry| entry.id)
     }
 
     /// The text of a value.
@@ -105,17 +115,24 @@ impl Column {
 
     /// Adds a series to the value with this text; returns its ordinal.
     pub fn add(&mut self, text: u32, id: u32) -> u32 {
-        let Some(ordinal) = self.find(text) else { return self.add_value(text, id) };
+        let known = if self.last.0 == text { Some(self.last.1) } else { self.find(text) };
+        let Some(ordinal) = known else {
+            self.last = (text, self.add_value(text, id));
+            return self.last.1;
+        };
+        self.last = (text, ordinal);
         match self.values[ordinal as usize].posting {
             Posting::One(other) => {
                 let ids = Ids::pair(other, id);
                 self.many_bytes += ids.bytes();
-                let place = self.free_many.pop().unwrap_or_else(|| {
+                let place = if let Some(free) = self.more.as_mut().and_then(|more| more.free_many.pop()) {
+                    self.many[free as usize] = ids;
+                    free
+                } else {
                     grow(&mut self.many);
-                    self.many.push(Ids::pair(0, 1));
+                    self.many.push(ids);
                     self.many.len() as u32 - 1
-                });
-                self.many[place as usize] = ids;
+                };
                 self.values[ordinal as usize].posting = Posting::Many(place);
             }
             Posting::Many(place) => {
@@ -130,7 +147,7 @@ impl Column {
 
     fn add_value(&mut self, text: u32, id: u32) -> u32 {
         let value = Value { text, posting: Posting::One(id) };
-        let ordinal = if let Some(free) = self.free_ordinals.pop() {
+        let ordinal = if let Some(free) = self.more.as_mut().and_then(|more| more.free_ordinals.pop()) {
             self.values[free as usize] = value;
             free
         } else {
@@ -138,17 +155,25 @@ impl Column {
             self.values.push(value);
             self.values.len() as u32 - 1
         };
-        if !self.table.is_empty() {
-            self.table.insert(Narrow { key: text, id: ordinal });
-        } else if self.values.len() > SEARCHED {
-            for (ordinal, value) in (0..).zip(&self.values).filter(|(_, value)| value.text != NO_TEXT) {
-                self.table.insert(Narrow { key: value.text, id: ordinal });
-            }
-        }
+        self.add_to_table(text, ordinal);
         if let Some(sorted) = self.sorted.get_mut() {
             sorted.added.push(ordinal);
         }
         ordinal
+    }
+
+    fn add_to_table(&mut self, text: u32, ordinal: u32) {
+        if self.values.len() <= SEARCHED {
+            return;
+        }
+        let table = &mut self.more.get_or_insert_default().table;
+        if !table.is_empty() {
+            table.insert(Narrow { key: text, id: ordinal });
+            return;
+        }
+        for (ordinal, value) in (0..).zip(&self.values).filter(|(_, value)| value.text != NO_TEXT) {
+            table.insert(Narrow { key: value.text, id: ordinal });
+        }
     }
 
     /// Removes the series in `gone` from a value, and the value when it has no other.
@@ -162,8 +187,7 @@ impl Column {
                     self.many_bytes += ids.bytes();
                     return;
                 };
-                self.many[place as usize] = Ids::pair(0, 1);
-                self.free_many.push(place);
+                self.more.get_or_insert_default().free_many.push(place);
                 left
             }
         };
@@ -178,8 +202,10 @@ impl Column {
         if text == NO_TEXT {
             return;
         }
-        self.table.remove(Narrow::place_of(text), |entry| entry.key == text);
-        self.free_ordinals.push(ordinal);
+        self.last = (NO_TEXT, 0);
+        let more = self.more.get_or_insert_default();
+        more.table.remove(Narrow::place_of(text), |entry| entry.key == text);
+        more.free_ordinals.push(ordinal);
         *self.sorted.get_mut() = None;
         if self.len() == 0 {
             let key = self.key.clone();
@@ -267,18 +293,21 @@ impl Column {
         sorted.order.clone()
     }
 
-    fn unsorted(&self) -> Sorted {
+    fn unsorted(&self) -> Box<Sorted> {
         let live = |ordinal: &u32| self.text(*ordinal) != NO_TEXT;
         let added = (0..self.values.len() as u32).filter(live).collect();
-        Sorted { order: Arc::default(), added }
+        Box::new(Sorted { order: Arc::default(), added })
     }
 
     /// Bytes on the heap.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        let free = (self.free_ordinals.capacity() + self.free_many.capacity()) * 4;
-        let values = self.values.capacity() * size_of::<Value>() + self.table.bytes();
-        values + self.many.capacity() * size_of::<Ids>() + self.many_bytes + free
+        let more = self.more.as_ref().map_or(0, |more| {
+            let free = (more.free_ordinals.capacity() + more.free_many.capacity()) * 4;
+            more.table.bytes() + free + size_of::<More>()
+        });
+        let many = self.many.capacity() * size_of::<Ids>() + self.many_bytes;
+        self.values.capacity() * size_of::<Value>() + many + more
     }
 
     /// Bytes of its order, where a listing has asked for it.

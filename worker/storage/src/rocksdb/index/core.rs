@@ -5,64 +5,20 @@ use std::sync::Arc;
 
 use hashbrown::{HashMap, HashTable};
 use roaring::RoaringBitmap;
-use xxhash_rust::xxh3::{xxh3_64_with_secret, xxh3_128_with_secret};
+use xxhash_rust::xxh3::xxh3_64_with_secret;
 
-use crate::model::{DimensionKey, Dimensions, MetricName, Tenant};
+use crate::model::{DimensionKey, Dimensions, MetricName};
 
 use super::column::Column;
+use super::identity::{Identities, Identity, put};
 use super::posting::bitmap_bytes;
 use super::presence::Presence;
 use super::rows::{Row, Rows};
-use super::table::{Entry, Table, Wide};
 use super::texts::Texts;
 use super::varint;
 
-/// Tables of identities, so that none takes long to grow.
-const IDENTITIES: usize = 16;
 /// Texts are swept when at least this many values were removed, and more than a quarter of all.
 const SWEEP: usize = 4_096;
-
-/// The identity of a series: a keyed hash of tenant, metric and sorted dimensions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Identity(u128);
-
-/// Makes identities: every part with its length in front, so that no two sequences look alike.
-#[derive(Debug)]
-pub struct Identifier {
-    bytes: Vec<u8>,
-    prefix: usize,
-    secret: Arc<[u8; 192]>,
-}
-
-impl Identifier {
-    /// For the series of `tenant`.
-    #[must_use]
-    pub fn new(tenant: &Tenant, secret: Arc<[u8; 192]>) -> Self {
-        let mut bytes = Vec::with_capacity(512);
-        put(&mut bytes, tenant.as_str());
-        Self { prefix: bytes.len(), bytes, secret }
-    }
-
-    /// The identity of a metric with `dimensions`, sorted by key.
-    pub fn of<'a>(
-        &mut self,
-        metric: &MetricName,
-        dimensions: impl Iterator<Item = (&'a str, &'a str)>,
-    ) -> Identity {
-        self.bytes.truncate(self.prefix);
-        put(&mut self.bytes, metric.as_str());
-        for (key, value) in dimensions {
-            put(&mut self.bytes, key);
-            put(&mut self.bytes, value);
-        }
-        Identity(xxh3_128_with_secret(&self.bytes, self.secret.as_slice()))
-    }
-}
-
-fn put(bytes: &mut Vec<u8>, text: &str) {
-    bytes.extend_from_slice(&(text.len() as u32).to_le_bytes());
-    bytes.extend_from_slice(text.as_bytes());
-}
 
 /// A metric: its series and columns.
 #[derive(Debug)]
@@ -122,7 +78,7 @@ pub struct Core {
     pub shapes: Vec<Shape>,
     shape_of_hash: HashTable<u32>,
     rows: Rows,
-    identities: [Table<Wide>; IDENTITIES],
+    identities: Identities,
     /// Series that can be found.
     known: RoaringBitmap,
     /// Who is present when.
@@ -156,7 +112,7 @@ impl Core {
             shapes: Vec::new(),
             shape_of_hash: HashTable::new(),
             rows: Rows::default(),
-            identities: Default::default(),
+            identities: Identities::default(),
             known: RoaringBitmap::new(),
             presence: Presence::default(),
             spare: 0..0,
@@ -178,10 +134,7 @@ impl Core {
     /// The series with this identity.
     #[must_use]
     pub fn find(&self, identity: Identity) -> Option<u32> {
-        let wanted = Wide::new(identity.0, 0);
-        let table = &self.identities[table_of(identity)];
-        let found = table.find(wanted.place(), |entry| entry.same(&wanted))?;
-        self.known.contains(found.id).then_some(found.id)
+        self.identities.find(identity).filter(|id| self.known.contains(*id))
     }
 
     /// The place of a metric.
@@ -225,20 +178,23 @@ impl Core {
     }
 
     /// The number of the shape of a metric (by place) with the keys that `keys` goes through, ascending;
-    /// new if it must be.
-    pub fn shape<'a, I>(&mut self, metric: usize, keys: impl Fn() -> I) -> u32
+    /// new if it must be. `likely` is tried first.
+    pub fn shape<'a, I>(&mut self, metric: usize, keys: impl Fn() -> I, likely: u32) -> u32
     where
         I: Iterator<Item = &'a DimensionKey>,
     {
-        self.row.clear();
-        self.row.extend_from_slice(&(metric as u32).to_le_bytes());
-        keys().for_each(|key| put(&mut self.row, key.as_str()));
-        let hash = xxh3_64_with_secret(&self.row, self.secret.as_slice());
         let columns = &self.metrics[metric].columns;
         let same = |shape: &Shape| {
             let own = shape.columns.iter().map(|column| columns[*column as usize].key());
             shape.metric as usize == metric && own.eq(keys())
         };
+        if self.shapes.get(likely as usize).is_some_and(same) {
+            return likely;
+        }
+        self.row.clear();
+        self.row.extend_from_slice(&(metric as u32).to_le_bytes());
+        keys().for_each(|key| put(&mut self.row, key.as_str()));
+        let hash = xxh3_64_with_secret(&self.row, self.secret.as_slice());
         if let Some(found) = self.shape_of_hash.find(hash, |number| same(&self.shapes[*number as usize])) {
             return *found;
         }
@@ -251,6 +207,20 @@ impl Core {
         let shapes = &self.shapes;
         self.shape_of_hash.insert_unique(hash, number, |number| shapes[*number as usize].hash);
         number
+    }
+
+    /// The numbers of `values`' texts; `numbers` holds likely ones and is replaced.
+    pub fn intern<'a>(&mut self, values: impl Iterator<Item = &'a str>, numbers: &mut Vec<u32>) {
+        let mut count = 0;
+        for text in values {
+            match numbers.get_mut(count) {
+                Some(likely) if self.texts.get(*likely) == text => {}
+                Some(other) => *other = self.texts.intern(text),
+                None => numbers.push(self.texts.intern(text)),
+            }
+            count += 1;
+        }
+        numbers.truncate(count);
     }
 
     /// Adds series `id`, which must be new, with the texts of its values in the order of its shape.
@@ -270,12 +240,7 @@ impl Core {
         add(&mut self.known, id);
         metric.count += 1;
         self.presence.create(id);
-        let entry = Wide::new(identity.0, id);
-        let table = &mut self.identities[table_of(identity)];
-        // One may be there still, of a series that is on its way out.
-        if !table.replace(entry, |other| other.same(&entry)) {
-            table.insert(entry);
-        }
+        self.identities.set(identity, id);
     }
 
     /// The row of a series, behind its shape.
@@ -376,11 +341,7 @@ impl Core {
 
     /// Forgets identities of series that can't be found, in one of several tables; whether there are more.
     pub fn sweep_identities(&mut self, table: usize) -> bool {
-        let known = &self.known;
-        if let Some(table) = self.identities.get_mut(table) {
-            table.retain(|entry| known.contains(entry.id));
-        }
-        table + 1 < IDENTITIES
+        self.identities.retain(table, |id| self.known.contains(id))
     }
 
     /// Packs anew what removals have left sparse.
@@ -415,7 +376,6 @@ impl Core {
             let bytes = metrics + bitmap_bytes(&self.known) + self.presence.bytes();
             self.bitmaps = BitmapBytes { bytes, at: now };
         }
-        let identities: usize = self.identities.iter().map(Table::bytes).sum();
         let metrics = self.metrics.capacity() * (size_of::<Metric>() + 128);
         let columns = self.columns * (size_of::<Column>() + 96);
         let shapes = self.shapes.capacity() * (size_of::<Shape>() + 64);
@@ -423,16 +383,11 @@ impl Core {
             + self.rows.bytes()
             + self.column_bytes
             + self.bitmaps.bytes
-            + identities
+            + self.identities.bytes()
             + metrics
             + columns
             + shapes
     }
-}
-
-fn table_of(identity: Identity) -> usize {
-    // Bits that neither an entry's place nor what it keeps of the hash is made of.
-    (identity.0 >> 124) as usize % IDENTITIES
 }
 
 fn add(ids: &mut RoaringBitmap, id: u32) {

@@ -50,7 +50,7 @@ impl TenantIndex {
         let first = query.after.as_ref().map_or(matching.start, |after| values.first_after(after));
         let mut names = values.present(first.max(matching.start)..matching.end);
         let page = names.by_ref().take(query.limit).map(Arc::from).collect();
-        ListPage { names: page, more: names.next().is_some(), total: values.count(matching) }
+        ListPage { names: page, more: names.next().is_some(), total: values.count(matching, &query.prefix) }
     }
 
     /// Present series per metric, or per key and value of one metric.
@@ -164,13 +164,10 @@ impl<'a> Values<'a> {
         ordinals.filter(|ordinal| !self.absent.contains(*ordinal)).map(|ordinal| self.text(*ordinal))
     }
 
-    fn count(&self, range: Range<usize>) -> u64 {
-        let all = range.len() as u64;
-        if self.absent.is_empty() {
-            return all;
-        }
-        let absent = self.order[range].iter().filter(|ordinal| self.absent.contains(*ordinal));
-        all - absent.count() as u64
+    /// How many values in the range of a prefix are present.
+    fn count(&self, matching: Range<usize>, prefix: &str) -> u64 {
+        let absent = self.absent.iter().filter(|ordinal| self.text(**ordinal).starts_with(prefix));
+        (matching.len() - absent.count()) as u64
     }
 }
 

@@ -536,3 +536,68 @@ fn the_account_of_memory_grows_and_shrinks_with_the_series() {
     assert_eq!(tenant.expire(&|_| 2).len(), 20_000);
     assert!(index.memory() < empty + (full - empty) / 4, "{} {full} {empty}", index.memory());
 }
+
+#[test]
+fn threads_that_create_mark_remove_and_ask_leave_it_whole() {
+    let index = Arc::new(new_index());
+    let tenant = index.tenant(&tenant());
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let running = || !stop.load(std::sync::atomic::Ordering::Relaxed);
+    let of = |n: u32| series("m", &[("id", &format!("value-{n}")), ("env", ["dev", "prod"][n as usize % 2])]);
+    let given = std::thread::scope(|scope| {
+        let writers = [0, 1].map(|seed| {
+            let tenant = &tenant;
+            scope.spawn(move || {
+                let mut random = fastrand::Rng::with_seed(seed);
+                let mut given = Vec::new();
+                for round in 0..150 {
+                    let new: Vec<NewSeries> = (0..40).map(|_| of(random.u32(..3_000))).collect();
+                    let mut definitions = Definitions::default();
+                    let ids = tenant.resolve(&new, &SeriesLimits::NONE, &mut definitions).unwrap();
+                    let mut ids: Vec<u32> = ids.into_iter().map(Result::unwrap).collect();
+                    given.extend(definitions.created().map(|(id, _)| id));
+                    let spelled =
+                        ids.iter().map(|id| (Spelling(u128::from(*id) << 70), *id)).collect::<Vec<_>>();
+                    tenant.remember(&spelled);
+                    ids.sort_unstable();
+                    ids.dedup();
+                    tenant.mark(round / 50, &ids);
+                }
+                given
+            })
+        });
+        scope.spawn(|| {
+            while running() {
+                tenant.expire(&|_| 1);
+            }
+        });
+        scope.spawn(|| {
+            let selector = Selector { metric: metric("m"), filters: vec![(key("env"), "dev".to_owned())] };
+            while running() {
+                let ids =
+                    tenant.select(&selector, i32::MIN..=i32::MAX).map_or_else(Vec::new, |found| found.ids);
+                let grouping = tenant.group(&ids, &[key("env"), key("id")]);
+                assert!(grouping.groups <= ids.len());
+                assert_eq!(tenant.ranks(&ids).iter().collect::<BTreeSet<_>>().len(), ids.len());
+                let page = tenant.list_values(&metric("m"), &key("id"), &list("value-1", None, 2_000));
+                assert!(page.names.is_sorted() && page.total >= page.names.len() as u64);
+            }
+        });
+        let given: Vec<Vec<u32>> = writers.into_iter().map(|writer| writer.join().unwrap()).collect();
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        given.concat()
+    });
+    assert_eq!(given.iter().collect::<BTreeSet<_>>().len(), given.len(), "no number is given twice");
+    tenant.expire(&|_| 1);
+    let mut identities = BTreeSet::new();
+    for id in given {
+        let found = tenant.find(Spelling(u128::from(id) << 70));
+        assert!(found.is_none() || tenant.alive(id), "no spelling of a series that is gone");
+        let dimensions = tenant.dimensions(id);
+        assert_eq!(dimensions.is_empty(), !tenant.alive(id));
+        assert!(dimensions.is_empty() || identities.insert(dimensions), "a series has one number");
+    }
+    let total = identities.len() as u64;
+    let all = tenant.list_values(&metric("m"), &key("id"), &list("", None, 1));
+    assert_eq!((tenant.usage(), all.total), ((1, total), total));
+}

@@ -16,10 +16,41 @@ pub enum Posting {
 /// Two series or more.
 #[derive(Debug)]
 pub enum Ids {
+    /// Very few: no memory beside this.
+    Short(Short),
     /// Few, or far apart: varint steps, about 1–3 bytes each.
     Packed(Packed),
     /// Many and close together.
     Bitmap(Bitmap),
+}
+
+/// Up to [`SHORT`] series, ascending.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Short {
+    ids: [u32; SHORT],
+    count: u8,
+}
+
+/// As many as fit where the other kinds keep their fields.
+const SHORT: usize = 8;
+
+impl Short {
+    fn ids(&self) -> &[u32] {
+        &self.ids[..usize::from(self.count)]
+    }
+
+    /// Adds a series; whether there was room.
+    fn insert(&mut self, id: u32) -> bool {
+        let Err(at) = self.ids().binary_search(&id) else { return true };
+        let count = usize::from(self.count);
+        if count == SHORT {
+            return false;
+        }
+        self.ids.copy_within(at..count, at + 1);
+        self.ids[at] = id;
+        self.count += 1;
+        true
+    }
 }
 
 /// Ascending series as varint steps, the first from 0.
@@ -47,11 +78,11 @@ const DENSE: u32 = 32;
 #[must_use]
 pub fn bitmap_bytes(ids: &RoaringBitmap) -> usize {
     let facts = ids.statistics();
-    // Arrays grow by doubling, so a quarter of them is slack on average; a container's own fields
-    // and the allocator's overhead are some 56 bytes.
-    let arrays = facts.n_bytes_array_containers as usize;
-    let others = (facts.n_bytes_bitset_containers + facts.n_bytes_run_containers) as usize;
-    arrays + arrays / 3 + others + facts.n_containers as usize * 56
+    // The statistics count four bytes for each place of an array, which has two, and the bits of a
+    // bitset; a container's own fields and the allocator's overhead are some 56 bytes.
+    let arrays = facts.n_bytes_array_containers / 2;
+    let others = facts.n_bytes_bitset_containers / 8 + facts.n_bytes_run_containers;
+    (arrays + others) as usize + facts.n_containers as usize * 56
 }
 
 impl Packed {
@@ -120,12 +151,35 @@ impl Ids {
     /// Two series.
     #[must_use]
     pub fn pair(one: u32, other: u32) -> Self {
-        Self::Packed(Packed::from_ids([one.min(other), one.max(other)].into_iter()))
+        let mut short = Short::default();
+        short.insert(one);
+        short.insert(other);
+        Self::Short(short)
+    }
+
+    /// The smallest kind that holds `ids`.
+    fn from_bitmap(ids: RoaringBitmap) -> Self {
+        if ids.len() <= SHORT as u64 {
+            let mut short = Short::default();
+            for id in &ids {
+                short.insert(id);
+            }
+            return Self::Short(short);
+        }
+        let packed = Packed::from_ids(ids.iter());
+        if packed.is_dense() { Self::Bitmap(Bitmap::new(ids)) } else { Self::Packed(packed) }
     }
 
     /// Adds a series; cheap when it is greater than all others.
     pub fn insert(&mut self, id: u32) {
         match self {
+            Self::Short(short) => {
+                if !short.insert(id) {
+                    let mut packed = Packed::from_ids(short.ids().iter().copied());
+                    packed.insert(id);
+                    *self = Self::Packed(packed);
+                }
+            }
             Self::Packed(packed) => {
                 packed.insert(id);
                 if packed.count.is_power_of_two() && packed.is_dense() {
@@ -138,31 +192,18 @@ impl Ids {
 
     /// Removes the series in `gone`; returns what is left when that is one or none.
     pub fn remove(&mut self, gone: &RoaringBitmap) -> Option<Option<u32>> {
+        *self = Self::from_bitmap(self.to_bitmap() - gone);
         match self {
-            Self::Packed(packed) => {
-                let kept = packed.iter().filter(|id| !gone.contains(*id));
-                *packed = Packed::from_ids(kept.collect::<Vec<_>>().into_iter());
-            }
-            Self::Bitmap(bitmap) => {
-                bitmap.ids -= gone;
-                let ids = std::mem::take(&mut bitmap.ids);
-                *self = if ids.len() < u64::from(BITMAP_FROM / 2) {
-                    Self::Packed(Packed::from_ids(ids.iter()))
-                } else {
-                    Self::Bitmap(Bitmap::new(ids))
-                };
-            }
+            Self::Short(short) if short.count <= 1 => Some(short.ids().first().copied()),
+            _ => None,
         }
-        if self.len() > 1 {
-            return None;
-        }
-        Some(self.to_bitmap().min())
     }
 
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> u64 {
         match self {
+            Self::Short(short) => u64::from(short.count),
             Self::Packed(packed) => u64::from(packed.count),
             Self::Bitmap(bitmap) => u64::from(bitmap.count),
         }
@@ -173,6 +214,7 @@ impl Ids {
     pub fn len_without(&self, hidden: &RoaringBitmap) -> u64 {
         match self {
             _ if hidden.is_empty() => self.len(),
+            Self::Short(short) => short.ids().iter().filter(|id| !hidden.contains(**id)).count() as u64,
             Self::Packed(packed) => packed.iter().filter(|id| !hidden.contains(*id)).count() as u64,
             Self::Bitmap(bitmap) => bitmap.ids.difference_len(hidden),
         }
@@ -182,6 +224,7 @@ impl Ids {
     #[must_use]
     pub fn to_bitmap(&self) -> RoaringBitmap {
         match self {
+            Self::Short(short) => short.ids().iter().collect(),
             Self::Packed(packed) => packed.iter().collect(),
             Self::Bitmap(bitmap) => bitmap.ids.clone(),
         }
@@ -190,8 +233,8 @@ impl Ids {
     /// Removes from `series` all that are not among these.
     pub fn intersect(&self, series: &mut RoaringBitmap) {
         match self {
-            Self::Packed(packed) => *series &= packed.iter().collect::<RoaringBitmap>(),
             Self::Bitmap(bitmap) => *series &= &bitmap.ids,
+            _ => *series &= self.to_bitmap(),
         }
     }
 
@@ -199,6 +242,7 @@ impl Ids {
     #[must_use]
     pub fn bytes(&self) -> usize {
         match self {
+            Self::Short(_) => 0,
             Self::Packed(packed) => packed.steps.capacity() + 8,
             Self::Bitmap(bitmap) => bitmap.bytes as usize,
         }
@@ -249,5 +293,6 @@ mod tests {
         }
         assert!(matches!(sparse, Ids::Packed(_)) && sparse.bytes() < 4_000);
         assert!(matches!(dense, Ids::Bitmap(_)) && dense.bytes() < 4_000);
+        assert!(size_of::<Ids>() <= 40 && size_of::<Posting>() == 8);
     }
 }

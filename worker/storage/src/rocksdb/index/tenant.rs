@@ -13,8 +13,9 @@ use crate::model::{
 use crate::store::{ErrorKind, Refusal, Result, SeriesLookup, StoreError};
 
 use super::Shared;
-use super::core::{Core, Identifier, Identity, Metric};
+use super::core::{Core, Metric};
 use super::definitions::{Definitions, ShapeOf, Stored};
+use super::identity::{Identifier, Identity};
 use super::spellings::Spellings;
 
 /// Series that are created or read under one hold of the lock: a millisecond at most.
@@ -74,7 +75,7 @@ impl TenantIndex {
         }
         // 3. Those that are new. The lock, for some of them at a time.
         self.check_room(new, &missing)?;
-        let mut creation = Creation { index: self, limits, definitions, texts: Vec::new() };
+        let mut creation = Creation { index: self, limits, definitions, shape: u32::MAX, texts: Vec::new() };
         for (part, done) in missing.chunks(AT_ONCE).zip((0..).step_by(AT_ONCE)) {
             let mut core = self.core.write();
             self.set_aside(&mut core, missing.len() - done)?;
@@ -272,7 +273,7 @@ impl TenantIndex {
                 Some(shape) => shape,
                 None => {
                     let metric = stored_metric(&mut core, &stored.name, stored.metric)?;
-                    *shapes[series.shape as usize].insert(core.shape(metric, || stored.keys.iter()))
+                    *shapes[series.shape as usize].insert(core.shape(metric, || stored.keys.iter(), u32::MAX))
                 }
             };
             values.clear();
@@ -333,6 +334,8 @@ struct Creation<'a> {
     index: &'a TenantIndex,
     limits: &'a SeriesLimits,
     definitions: &'a mut Definitions,
+    /// Shape and values of the series before: the next one is often much the same.
+    shape: u32,
     texts: Vec<u32>,
 }
 
@@ -357,9 +360,9 @@ impl Creation<'_> {
             core.add_metric(series.metric.clone(), number)
         });
         let keys = series.dimensions.iter().map(|(key, _)| key);
-        let shape = core.shape(place, || series.dimensions.iter().map(|(key, _)| key));
-        self.texts.clear();
-        self.texts.extend(series.dimensions.iter().map(|(_, value)| core.texts.intern(value)));
+        let shape = core.shape(place, || series.dimensions.iter().map(|(key, _)| key), self.shape);
+        self.shape = shape;
+        core.intern(series.dimensions.iter().map(|(_, value)| value.as_ref()), &mut self.texts);
         core.insert(id, identity, shape, &self.texts);
         let of = ShapeOf { number: shape, metric: core.metrics[place].number, name: &series.metric };
         let values = series.dimensions.iter().map(|(_, value)| value.as_ref());
