@@ -3,6 +3,7 @@
 mod admin;
 mod auth;
 mod configuration;
+mod crash;
 mod discovery;
 mod encodings;
 mod hostile;

@@ -231,7 +231,7 @@ impl Inner {
 
     /// Opens the log and applies what is behind `sealed` to the index and the active head.
     fn replay(&self, sealed: u64) -> Result<(Log, u64)> {
-        let options = LogOptions::default();
+        let options = LogOptions::for_cap(self.options.log_cap);
         let mut marks = Marks::default();
         let mut unknown = 0_u64;
         let mut apply = |commit: u64, body: &[u8]| {
