@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::http::header::{ALLOW, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use luminate_storage::store::{ErrorKind, StoreError};
@@ -139,16 +139,18 @@ pub enum Error {
     InvalidMetricName(Fault),
     /// A dimension's key in a query or path that is malformed.
     InvalidDimensionKey(Fault),
-    /// No token, or one that isn't valid; the text says what is wrong without showing any of it.
-    Unauthenticated(&'static str),
+    /// No bearer token.
+    NoToken,
+    /// A token that isn't valid; the text says why without showing any of it.
+    InvalidToken(&'static str),
     /// The token lacks this scope.
     MissingScope(Scope),
     /// There is nothing under this path.
     NotFound,
     /// Something named in the path isn't there.
     NoSuch(&'static str),
-    /// The path takes only these methods.
-    MethodNotAllowed(String),
+    /// The path doesn't take the method; the router adds `Allow` to the answer.
+    MethodNotAllowed,
     /// The body didn't arrive in time.
     RequestTimeout,
     /// The body is larger than this many bytes, before or after decoding.
@@ -266,7 +268,11 @@ impl Error {
             Self::InvalidParameter(fault) => Verdict::fault(Code::InvalidParameter, fault),
             Self::InvalidMetricName(fault) => Verdict::fault(Code::InvalidMetricName, fault),
             Self::InvalidDimensionKey(fault) => Verdict::fault(Code::InvalidDimensionKey, fault),
-            Self::Unauthenticated(why) => Verdict::new(S::UNAUTHORIZED, Code::Unauthenticated, *why),
+            Self::NoToken => {
+                let message = "a bearer token is needed: Authorization: Bearer <token>";
+                Verdict::new(S::UNAUTHORIZED, Code::Unauthenticated, message)
+            }
+            Self::InvalidToken(why) => Verdict::new(S::UNAUTHORIZED, Code::Unauthenticated, *why),
             Self::MissingScope(scope) => {
                 let message = format!("the token lacks the scope {scope}");
                 Verdict::new(S::FORBIDDEN, Code::Forbidden, message)
@@ -275,8 +281,8 @@ impl Error {
             Self::NoSuch(what) => {
                 Verdict::new(S::NOT_FOUND, Code::NotFound, format!("there is no such {what}"))
             }
-            Self::MethodNotAllowed(allowed) => {
-                let message = format!("this path takes only {allowed}");
+            Self::MethodNotAllowed => {
+                let message = "this path doesn't take the method; Allow names those that it takes";
                 Verdict::new(S::METHOD_NOT_ALLOWED, Code::MethodNotAllowed, message)
             }
             Self::RequestTimeout => {
@@ -373,13 +379,17 @@ impl Error {
             headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(after)));
         }
         match self {
-            Self::Unauthenticated(_) => {
+            Self::NoToken => {
                 headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"luminate\""));
             }
-            Self::MethodNotAllowed(allowed) => {
-                if let Ok(value) = HeaderValue::from_str(allowed) {
-                    headers.insert(ALLOW, value);
-                }
+            Self::InvalidToken(_) => {
+                let challenge = "Bearer realm=\"luminate\", error=\"invalid_token\"";
+                headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+            }
+            Self::MissingScope(scope) => {
+                let challenge =
+                    format!("Bearer realm=\"luminate\", error=\"insufficient_scope\", scope=\"{scope}\"");
+                headers.extend(HeaderValue::try_from(challenge).map(|value| (WWW_AUTHENTICATE, value)));
             }
             _ => {}
         }
@@ -520,10 +530,8 @@ mod tests {
 
     #[test]
     fn refusals_carry_the_headers_that_http_asks_for() {
-        let unauthenticated = Error::Unauthenticated("no token").response(None);
+        let unauthenticated = Error::NoToken.response(None);
         assert_eq!(unauthenticated.headers()[WWW_AUTHENTICATE], "Bearer realm=\"luminate\"");
-        let wrong_method = Error::MethodNotAllowed("GET, HEAD".into()).response(None);
-        assert_eq!(wrong_method.headers()[ALLOW], "GET, HEAD");
     }
 
     #[test]

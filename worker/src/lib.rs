@@ -7,7 +7,7 @@
 //! match in [`error`].
 //!
 //! # Where things are
-//! [`config`] file and environment → one checked value · [`server`] connections, timers, stopping ·
+//! [`config`] file and environment → one checked value · [`run`] a worker's life · [`server`] connections, timers, stopping ·
 //! [`app`] state and layers · [`routes`] one endpoint a file · [`ingest`] one wire format a file ·
 //! [`auth`] and [`tenant`] token → tenant · [`limits`] budgets of tenants and addresses · [`metrics`]
 //! every figure's name · [`error`] what goes wrong and how it is answered.
@@ -23,6 +23,7 @@ pub mod limits;
 pub mod metrics;
 pub mod observe;
 pub mod routes;
+pub mod run;
 pub mod server;
 pub mod store;
 pub mod telemetry;

@@ -1,5 +1,6 @@
 //! What a tenant may do at once and per second; applied only when auth is enabled.
 
+mod address;
 mod bucket;
 
 use std::collections::HashMap;
@@ -16,6 +17,8 @@ use crate::metrics::Metrics;
 use crate::tenant::Caller;
 
 use bucket::TokenBucket;
+
+pub use address::{AddressLimits, limit as limit_addresses};
 
 /// Tenants are spread over this many maps, so that their requests don't wait for each other.
 const SHARDS: usize = 16;
@@ -221,7 +224,7 @@ mod tests {
         let mut config = WorkerConfig::default();
         config.auth.enabled = true;
         change(&mut config);
-        Limits::new(&config, Arc::new(Metrics::new(&config)))
+        Limits::new(&config, Arc::new(Metrics::new(Arc::default())))
     }
 
     #[test]

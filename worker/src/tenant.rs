@@ -121,6 +121,9 @@ impl<N: Needs> FromRequestParts<AppState> for Scoped<N> {
             return Err(Error::MissingScope(N::SCOPE));
         }
         state.limits.request(&caller, N::BUCKET)?;
+        if N::SCOPE == Scope::Write {
+            state.metrics.writes(&caller);
+        }
         Ok(Self { caller, needs: PhantomData })
     }
 }

@@ -25,14 +25,17 @@ pub async fn page(State(state): State<AppState>) -> Result<impl IntoResponse, Er
     if !settings.enabled || settings.port.is_some() {
         return Err(Error::NotFound);
     }
-    render(&state)
+    render(&state).await
 }
 
 /// The page, wherever it is served.
 ///
 /// # Errors
 /// `Internal`.
-pub fn render(state: &AppState) -> Result<impl IntoResponse + use<>, Error> {
+pub async fn render(state: &AppState) -> Result<impl IntoResponse + use<>, Error> {
+    if let Some(store) = state.lifecycle.store() {
+        state.metrics.refresh_active_series(store.as_ref()).await;
+    }
     let page = state.metrics.page().map_err(|error| Error::Internal(error.to_string()))?;
     Ok(([(CONTENT_TYPE, OPENMETRICS)], page))
 }

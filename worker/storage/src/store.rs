@@ -27,8 +27,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::model::{
-    AggregateQuery, AggregateRow, Answer, Batch, DimensionKey, MetricName, Query, RangeQuery,
-    RangeRow, RateQuery, RateRow, SeriesHandle, Spelling, SpellingHasher, Tenant,
+    AggregateQuery, AggregateRow, Answer, Batch, DimensionKey, MetricName, Query, RangeQuery, RangeRow,
+    RateQuery, RateRow, SeriesHandle, Spelling, SpellingHasher, Tenant,
 };
 
 /// What can go wrong in a store, as its callers need to tell apart.
@@ -202,7 +202,7 @@ pub struct ListQuery {
 }
 
 /// A page of a sorted listing.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ListPage {
     /// Names, ascending by UTF-8 bytes.
     pub names: Vec<Arc<str>>,
@@ -248,7 +248,7 @@ pub struct CardinalityQuery {
 }
 
 /// A page of the cardinality table: series descending, then name, then value (absent first).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CardinalityPage {
     /// The rows.
     pub rows: Vec<CardinalityRow>,

@@ -175,9 +175,12 @@ impl Inner {
         let sealed = Sealed {
             through,
             next_layer: self.next_layer.load(std::sync::atomic::Ordering::Relaxed),
-            accepted: self.accepted.lock().iter().map(|(tenant, (day, samples))| {
-                (tenant.as_str().to_owned(), (*day, *samples))
-            }).collect(),
+            accepted: self
+                .accepted
+                .lock()
+                .iter()
+                .map(|(tenant, (day, samples))| (tenant.as_str().to_owned(), (*day, *samples)))
+                .collect(),
         };
         let value = serde_json::to_vec(&sealed).map_err(crate::store::StoreError::internal)?;
         batch.put(Prefix::Sealed, &[], &value);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ::rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBPinnableSlice,
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBPinnableSlice, DBRecoveryMode,
     IngestExternalFileOptions, Options, SstFileWriter, WriteBatch, WriteOptions,
 };
 
@@ -156,6 +156,8 @@ impl Tables {
         options.set_max_open_files(512);
         options.set_db_write_buffer_size(16 << 20);
         options.set_paranoid_checks(true);
+        // A torn last record was never acknowledged; anything else that is broken must be told.
+        options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
         let families = [META, PAGES, SUMMARIES, DEFINITIONS]
             .map(|name| ColumnFamilyDescriptor::new(name, family_options(name, &cache)));
         let db = DB::open_cf_descriptors(&options, directory, families).map_err(failed)?;
@@ -389,9 +391,7 @@ impl Tables {
     fn ingest(&self, family: &str, file: &mut TableFile) -> Result<()> {
         let mut options = IngestExternalFileOptions::default();
         options.set_move_files(true);
-        self.db
-            .ingest_external_file_cf_opts(self.family(family)?, &options, vec![&file.0])
-            .map_err(failed)
+        self.db.ingest_external_file_cf_opts(self.family(family)?, &options, vec![&file.0]).map_err(failed)
     }
 
     fn new_file(&self, family: &str) -> TableFile {
@@ -400,9 +400,7 @@ impl Tables {
     }
 
     fn family(&self, name: &str) -> Result<&ColumnFamily> {
-        self.db
-            .cf_handle(name)
-            .ok_or_else(|| StoreError::corrupt(format!("column family {name} is missing")))
+        self.db.cf_handle(name).ok_or_else(|| StoreError::corrupt(format!("column family {name} is missing")))
     }
 }
 

@@ -45,9 +45,8 @@ pub(super) struct Opened {
 /// `Unavailable` when it is open elsewhere; `Corrupt`; `Internal`, also for an unknown format.
 pub(super) fn open(options: Options) -> Result<Opened> {
     let started = Instant::now();
-    std::fs::create_dir_all(&options.path).map_err(|error| {
-        StoreError::internal(format!("{}: {error}", options.path.display()))
-    })?;
+    std::fs::create_dir_all(&options.path)
+        .map_err(|error| StoreError::internal(format!("{}: {error}", options.path.display())))?;
     // 1. Tables and what `meta` says of them. IO.
     let tables = Tables::open(&options.path.join("tables"), options.cache_bytes())?;
     check_format(&tables)?;
@@ -89,6 +88,7 @@ pub(super) fn open(options: Options) -> Result<Opened> {
         retention: RwLock::new(HashMap::new()),
         dirty_days: Mutex::default(),
         accepted: Mutex::new(accepted(&sealed)),
+        expired: Mutex::default(),
         unsealed_series: Mutex::default(),
         next_layer: AtomicU64::new(next_layer),
         sealed_through: AtomicU64::new(sealed.through),
