@@ -7,7 +7,7 @@ BIN := $(CARGO_TARGET_DIR)/release
 # The whole workspace always, so that features unify to the same dependencies in every target.
 CARGO_FLAGS := --release --locked --workspace
 
-.PHONY: help run build test test-long kill9 differential demo bench lint fmt docs ci tools
+.PHONY: help run build test kill9 powercut demo bench lint fmt docs ci tools
 
 help: ## Say what there is
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -20,6 +20,12 @@ build: tools ## Build the worker and the tools
 
 test: build ## Run every test, about 15 minutes once everything is built
 	cargo test $(CARGO_FLAGS)
+
+kill9: build ## Kill a store under eight writers, again and again (CYCLES=10000)
+	$(BIN)/crash run --cycles $(or $(CYCLES),10000)
+
+powercut: build ## Cut the power of a store's file system, again and again; as root (CYCLES=2000)
+	$(BIN)/crash run --power --cycles $(or $(CYCLES),2000)
 
 lint: tools ## Check formatting, clippy's lints and the documentation, warnings denied
 	cargo fmt --all --check

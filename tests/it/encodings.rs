@@ -21,7 +21,8 @@ fn zstd(bytes: &[u8]) -> Vec<u8> {
     zstd::encode_all(bytes, 3).unwrap()
 }
 
-const ENCODINGS: [(&str, fn(&[u8]) -> Vec<u8>); 3] = [("gzip", gzip), ("zstd", zstd), ("snappy", snappy)];
+type Encode = fn(&[u8]) -> Vec<u8>;
+const ENCODINGS: [(&str, Encode); 3] = [("gzip", gzip), ("zstd", zstd), ("snappy", snappy)];
 
 fn write(client: &Client, encoding: &str, body: &[u8]) -> Response {
     let headers = [("content-type", "application/json"), ("content-encoding", encoding)];

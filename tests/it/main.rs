@@ -3,6 +3,7 @@
 mod admin;
 mod auth;
 mod configuration;
+mod crash;
 mod discovery;
 mod encodings;
 mod hostile;
@@ -12,4 +13,5 @@ mod operate;
 mod query;
 mod remote_write;
 mod tenants;
+mod tls;
 mod write;

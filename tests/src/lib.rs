@@ -4,7 +4,9 @@
 //! [`http::Response`]. Everything goes through the real binary and its HTTP API.
 
 pub mod client;
+pub mod crash;
 pub mod http;
+pub mod ledger;
 pub mod process;
 pub mod remote_write;
 pub mod token;

@@ -87,13 +87,20 @@ impl Setup {
         let mut last = String::new();
         // Somebody else may take the free port between our look and the worker's.
         for _ in 0..3 {
-            match Worker::launch(&self) {
-                Ok(worker) => return worker,
+            let mut worker = Worker::launch(&self, free_address());
+            match worker.get_ready() {
+                Ok(()) => return worker,
                 Err(log) if log.contains("in use") => last = log,
                 Err(log) => panic!("the worker didn't get ready:\n{log}"),
             }
         }
         panic!("found no free port:\n{last}");
+    }
+
+    /// Starts it at `address` and doesn't wait for it.
+    #[must_use]
+    pub fn start_at(self, address: SocketAddr) -> Worker {
+        Worker::launch(&self, address)
     }
 
     /// Runs it although it can't start, and returns its exit status and what it said.
@@ -136,11 +143,10 @@ impl Worker {
         Setup::new().start()
     }
 
-    fn launch(setup: &Setup) -> Result<Self, String> {
+    fn launch(setup: &Setup, address: SocketAddr) -> Self {
         let folder = setup.folder.clone().unwrap_or_else(|| {
             Arc::new(tempfile::Builder::new().prefix("luminate-").tempdir().expect("a temporary directory"))
         });
-        let address = free_address();
         let log =
             File::options().create(true).append(true).open(folder.path().join("log")).expect("a log file");
         let child = command(setup, folder.path())
@@ -149,15 +155,19 @@ impl Worker {
             .stderr(log)
             .spawn()
             .expect("the worker's binary can be run");
-        let mut worker = Self { setup: setup.clone(), folder, child, address };
+        Self { setup: setup.clone(), folder, child, address }
+    }
+
+    /// Waits until it is ready; the log where it isn't in time.
+    fn get_ready(&mut self) -> Result<(), String> {
         let started = Instant::now();
-        while !worker.is_ready() {
-            if worker.child.try_wait().expect("our child").is_some() || started.elapsed() > START {
-                return Err(worker.log());
+        while !self.is_ready() {
+            if self.child.try_wait().expect("our child").is_some() || started.elapsed() > START {
+                return Err(self.log());
             }
             thread::sleep(Duration::from_millis(10));
         }
-        Ok(worker)
+        Ok(())
     }
 
     /// Whether its readiness probe passes now.

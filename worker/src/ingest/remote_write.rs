@@ -252,6 +252,44 @@ fn metric_as_sent(labels: &[u8]) -> Option<Arc<str>> {
 }
 
 #[cfg(test)]
+pub(crate) mod testing {
+    //! Messages as Prometheus encodes them.
+
+    use super::{LABEL_TAG, wire};
+
+    /// A series: its labels and its samples.
+    pub type Series<'a> = (&'a [(&'a str, &'a str)], &'a [(i64, f64)]);
+
+    /// A message with these series.
+    pub fn message(series: &[Series<'_>]) -> Vec<u8> {
+        let mut message = Vec::new();
+        for (labels, samples) in series {
+            let mut encoded = Vec::new();
+            for (name, value) in *labels {
+                let mut label = Vec::new();
+                wire::append(&mut label, 0x0A, name.as_bytes());
+                wire::append(&mut label, 0x12, value.as_bytes());
+                wire::append(&mut encoded, LABEL_TAG, &label);
+            }
+            for (time, value) in *samples {
+                let mut sample = vec![0x09];
+                sample.extend_from_slice(&value.to_le_bytes());
+                sample.push(0x10);
+                let mut time = time.cast_unsigned();
+                while time >= 0x80 {
+                    sample.push((time & 0x7F) as u8 | 0x80);
+                    time >>= 7;
+                }
+                sample.push(time as u8);
+                wire::append(&mut encoded, 0x12, &sample);
+            }
+            wire::append(&mut message, 0x0A, &encoded);
+        }
+        message
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use prost::Message;
 

@@ -202,7 +202,7 @@ pub struct ListQuery {
 }
 
 /// A page of a sorted listing.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ListPage {
     /// Names, ascending by UTF-8 bytes.
     pub names: Vec<Arc<str>>,
@@ -248,7 +248,7 @@ pub struct CardinalityQuery {
 }
 
 /// A page of the cardinality table: series descending, then name, then value (absent first).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CardinalityPage {
     /// The rows.
     pub rows: Vec<CardinalityRow>,

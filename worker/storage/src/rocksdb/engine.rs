@@ -148,6 +148,8 @@ pub struct Inner {
     pub(super) expired: Mutex<HashMap<Tenant, Living>>,
     /// Series created since the last seal, whose definitions no table holds yet.
     pub(super) unsealed_series: Mutex<Vec<u32>>,
+    /// Definitions in tables, those of series that are gone included.
+    pub(super) stored_definitions: AtomicU64,
     pub(super) next_layer: AtomicU64,
     pub(super) sealed_through: AtomicU64,
     pub(super) cleaner: Sender<(i32, u64)>,

@@ -40,10 +40,13 @@ pub struct LogOptions {
     pub spares: usize,
 }
 
-impl Default for LogOptions {
-    /// 16 MB, and as many spares as a log of 256 MB gives back at once.
-    fn default() -> Self {
-        Self { segment_bytes: 16 << 20, spares: 16 }
+impl LogOptions {
+    /// For a log that is released when it passes `cap` bytes: 16 segments of at most 16 MB each, and as
+    /// many spares as it then gives back at once.
+    #[must_use]
+    pub fn for_cap(cap: u64) -> Self {
+        let segment_bytes = (cap / 16).clamp(64 << 10, 16 << 20).next_multiple_of(BLOCK);
+        Self { segment_bytes, spares: 16 }
     }
 }
 

@@ -15,6 +15,8 @@
 mod data;
 mod summary;
 
+use crate::store::StoreError;
+
 use super::codec::{Effort, Encoder};
 
 pub use data::{PageIndex, Scratch};
@@ -103,6 +105,11 @@ impl PageBuilder {
             summary: self.summary.finish(&mut self.encoder),
         }
     }
+}
+
+/// Adds to an error in which page it was met.
+pub fn in_page(page: &impl std::fmt::Debug, error: StoreError) -> StoreError {
+    StoreError::new(error.kind, format!("{page:?}: {}", error.message))
 }
 
 #[cfg(test)]

@@ -249,17 +249,6 @@ impl Tables {
         iterator.status().map_err(failed)
     }
 
-    /// A page's summary.
-    ///
-    /// # Errors
-    /// `Corrupt` when it is missing or fails RocksDB's checksum.
-    pub fn summary(&self, key: &PageKey) -> Result<DBPinnableSlice<'_>> {
-        self.db
-            .get_pinned_cf(self.family(SUMMARIES)?, key.encode(Prefix::Summary))
-            .map_err(failed)?
-            .ok_or_else(|| StoreError::corrupt(format!("the summary of {key:?} is missing")))
-    }
-
     /// The keys of a layer's pages, ascending.
     ///
     /// # Errors
@@ -339,16 +328,15 @@ impl Tables {
         self.ingest(DEFINITIONS, &mut file)
     }
 
-    /// Visits every definitions blob, oldest first, with the number of its seal.
+    /// Visits every definitions blob, oldest first.
     ///
     /// # Errors
     /// What `visit` returns; `Corrupt`, `Internal`.
-    pub fn definitions(&self, visit: &mut dyn FnMut(u64, &[u8]) -> Result<()>) -> Result<()> {
+    pub fn definitions(&self, visit: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
         let mut iterator = self.db.raw_iterator_cf(self.family(DEFINITIONS)?);
         iterator.seek_to_first();
-        while let Some((key, blob)) = iterator.item() {
-            let seal = key.get(1..9).and_then(|seal| seal.try_into().ok()).map(u64::from_be_bytes);
-            visit(seal.unwrap_or(0), blob)?;
+        while let Some(blob) = iterator.value() {
+            visit(blob)?;
             iterator.next();
         }
         iterator.status().map_err(failed)

@@ -15,7 +15,6 @@ use crate::model::{
 };
 use crate::rocksdb::commit::{self, Committer, Done, Work};
 use crate::rocksdb::index::{Definitions, TenantIndex};
-use crate::rocksdb::layer::DAY;
 use crate::rocksdb::query::{self, Catalog};
 use crate::rocksdb::reader::Reader;
 use crate::rocksdb::record::Rows;

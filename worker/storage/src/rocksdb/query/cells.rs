@@ -3,7 +3,7 @@
 use hashbrown::HashMap;
 
 /// Windows side by side in one block: found by one look-up, at the price of empty neighbours.
-const BLOCK: u64 = 32;
+const BLOCK: u64 = 16;
 
 /// What is kept of the samples of one group in one window.
 pub trait Cell: Default + Send {

@@ -28,7 +28,11 @@ pub fn explain(catalog: &dyn Catalog, scan: &impl SeriesScan, query: &Query) -> 
     let days = days_of(range);
     let count = i64::from(*days.end()) - i64::from(*days.start()) + 1;
     let mut plan = Plan { steps: Vec::new(), series: 0, samples: 0, bytes: 0 };
-    let looked_up = format!("look up {} in the index of {count} UTC days", selector(query));
+    let looked_up = format!(
+        "look up {} in the index of {count} UTC day{}",
+        selector(query),
+        if count == 1 { "" } else { "s" }
+    );
     let Some(selected) = catalog.select(query.selector(), days) else {
         plan.steps.push(format!("{looked_up}: the metric is unknown, nothing to read"));
         return Ok(plan);

@@ -154,7 +154,7 @@ impl<S: SeriesScan, M: Measure> Job<'_, S, M> {
     /// Scans series whose groups may have a wanted row.
     fn fill(&self, part: &mut Part<'_, M::Cell>, lane: &Lane) -> Result<()> {
         let carried = self.carried(part, &lane.ids)?;
-        let (question, context) = (self.question, self.source.context);
+        let question = self.question;
         let mut before = None;
         let (mut current, mut seen) = (usize::MAX, false);
         let spec = self.spec(question.scanned, question.detail);
@@ -178,8 +178,7 @@ impl<S: SeriesScan, M: Measure> Job<'_, S, M> {
             }
             before = Some(last);
             part.settle()
-        })?;
-        context.check(0)
+        })
     }
 
     /// The last sample before the scanned range of each series, where the question needs it.
@@ -258,9 +257,8 @@ impl<S: SeriesScan, M: Measure> Job<'_, S, M> {
         let values: Result<Vec<(u32, u64, f64, u64)>> = cells
             .into_par_iter()
             .map(|(group, window, cell)| {
-                self.source.context.check(0)?;
                 let count = cell.count();
-                Ok((group, window, self.measure.value(cell), count))
+                Ok((group, window, self.measure.value(cell, self.source.context)?, count))
             })
             .collect();
         drop(held);

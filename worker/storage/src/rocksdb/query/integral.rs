@@ -1,6 +1,7 @@
 //! Integrals: trapezoids between neighbouring samples of a series, cut where windows change.
 
 use crate::rocksdb::summary::{HourSummary, trapezoid};
+use crate::store::{QueryContext, Result};
 
 use super::cells::Cell;
 use super::measure::{Measure, Sample, Series};
@@ -111,8 +112,8 @@ impl Measure for Integral {
         cell.area.add(hour.integral);
     }
 
-    fn value(&self, cell: Area) -> f64 {
-        cell.area.total()
+    fn value(&self, cell: Area, _context: &QueryContext) -> Result<f64> {
+        Ok(cell.area.total())
     }
 }
 

@@ -176,7 +176,7 @@ fn an_unknown_metric_or_dimension_is_an_empty_answer() {
     let plan = super::explain(&store, &store, &Query::Aggregate(query)).unwrap();
     assert_eq!(
         plan.steps,
-        ["look up unknown where host = \"nowhere\" in the index of 1 UTC days: \
+        ["look up unknown where host = \"nowhere\" in the index of 1 UTC day: \
                              the metric is unknown, nothing to read"]
     );
 }
@@ -188,7 +188,7 @@ fn a_plan_names_every_step_and_what_it_would_read() {
     query.selector = selector(&[("host", "000001")]);
     let plan = super::explain(&store, &store, &Query::Aggregate(query)).unwrap();
     let expected = [
-        "look up m where host = \"000001\" in the index of 1 UTC days: 1 series",
+        "look up m where host = \"000001\" in the index of 1 UTC day: 1 series",
         "decode every sample from 0 to 3600000 (Unix ms)",
         "p95 of all values, exactly, per group by host and 60000 ms bucket",
         "order by group, then time; keep the first 7 rows",

@@ -1,6 +1,7 @@
 //! How samples and hour summaries become cells: counts, sums, means and extremes.
 
 use crate::rocksdb::summary::HourSummary;
+use crate::store::{QueryContext, Result};
 
 use super::cells::{Cell, Cells};
 use super::sum::Sum;
@@ -47,7 +48,10 @@ pub trait Measure: Sync {
     fn hour(&self, series: &mut Series<'_, Self::Cell>, hour: &HourSummary);
 
     /// The number that a cell comes to.
-    fn value(&self, cell: Self::Cell) -> f64;
+    ///
+    /// # Errors
+    /// `Cancelled`, `Timeout` by `context`, where it takes long.
+    fn value(&self, cell: Self::Cell, context: &QueryContext) -> Result<f64>;
 }
 
 /// Count, sum and mean.
@@ -103,12 +107,12 @@ impl Measure for Totals {
     }
 
     #[allow(clippy::cast_precision_loss, reason = "a count of samples is far below 2^53")]
-    fn value(&self, cell: Total) -> f64 {
-        match self {
+    fn value(&self, cell: Total, _context: &QueryContext) -> Result<f64> {
+        Ok(match self {
             Self::Count => cell.count as f64,
             Self::Sum => cell.sum.total(),
             Self::Mean => cell.sum.total() / cell.count as f64,
-        }
+        })
     }
 }
 
@@ -162,8 +166,8 @@ impl<const LARGEST: bool> Measure for Extreme<LARGEST> {
         cell.take(u64::from(hour.count), if LARGEST { hour.max } else { hour.min });
     }
 
-    fn value(&self, cell: Self::Cell) -> f64 {
-        cell.value
+    fn value(&self, cell: Self::Cell, _context: &QueryContext) -> Result<f64> {
+        Ok(cell.value)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Chunks of series on all threads of a pool, merged in an order that doesn't depend on the threads.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::store::Result;
 
@@ -23,18 +24,32 @@ pub fn chunks(count: usize, threads: usize) -> Vec<Range<usize>> {
 /// The tree is the same on every run, and so is the rounding of what it adds up.
 ///
 /// # Errors
-/// The first error, from left to right.
+/// That of a task or merge; chunks that haven't begun then are left out.
 pub fn fold<Part: Send>(
     chunks: &[Range<usize>],
     task: &(impl Fn(Range<usize>) -> Result<Part> + Sync),
     merge: &(impl Fn(Part, Part) -> Result<Part> + Sync),
 ) -> Result<Option<Part>> {
+    let failed = AtomicBool::new(false);
+    let task = |chunk| match failed.load(Ordering::Relaxed) {
+        true => Ok(None),
+        false => task(chunk).map(Some).inspect_err(|_| failed.store(true, Ordering::Relaxed)),
+    };
+    fold_some(chunks, &task, merge)
+}
+
+fn fold_some<Part: Send>(
+    chunks: &[Range<usize>],
+    task: &(impl Fn(Range<usize>) -> Result<Option<Part>> + Sync),
+    merge: &(impl Fn(Part, Part) -> Result<Part> + Sync),
+) -> Result<Option<Part>> {
     match chunks {
         [] => Ok(None),
-        [one] => task(one.clone()).map(Some),
+        [one] => task(one.clone()),
         _ => {
             let (left, right) = chunks.split_at(chunks.len() / 2);
-            let (left, right) = rayon::join(|| fold(left, task, merge), || fold(right, task, merge));
+            let (left, right) =
+                rayon::join(|| fold_some(left, task, merge), || fold_some(right, task, merge));
             match (left?, right?) {
                 (Some(left), Some(right)) => merge(left, right).map(Some),
                 (one, other) => Ok(one.or(other)),
@@ -45,6 +60,8 @@ pub fn fold<Part: Send>(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
+
     use super::*;
 
     #[test]
@@ -68,10 +85,16 @@ mod tests {
         let chunks = chunks(1_000, 2);
         let all = fold(&chunks, &|chunk| Ok(chunk.collect::<Vec<usize>>()), &join).unwrap().unwrap();
         assert!(all.into_iter().eq(0..1_000));
-        let failing = |chunk: Range<usize>| match chunk.contains(&500) {
-            true => Err(crate::store::StoreError::internal("no")),
-            false => Ok(Vec::new()),
+        let begun = AtomicUsize::new(0);
+        let failing = |chunk: Range<usize>| {
+            begun.fetch_add(1, Ordering::Relaxed);
+            match chunk.contains(&100) {
+                true => Err(crate::store::StoreError::internal("no")),
+                false => Ok(Vec::new()),
+            }
         };
-        assert!(fold(&chunks, &failing, &join).is_err());
+        let one = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        assert!(one.install(|| fold(&chunks, &failing, &join)).is_err());
+        assert_eq!(begun.load(Ordering::Relaxed), 2, "what comes after the error is not begun");
     }
 }

@@ -3,6 +3,7 @@
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
 use crate::rocksdb::summary::HourSummary;
+use crate::store::{QueryContext, Result};
 
 use super::cells::Cell;
 use super::measure::{Measure, Series};
@@ -48,9 +49,14 @@ impl Values {
     }
 
     /// The value at `rank` in ascending order and the next one; the last one has none but itself.
-    fn around(self, rank: usize) -> (f64, f64) {
-        let together = (self.count >= MANY).then(|| bracketed(&self.runs, self.count, rank)).flatten();
-        together.unwrap_or_else(|| selected(&mut self.runs.concat(), rank))
+    fn around(self, rank: usize, context: &QueryContext) -> Result<(f64, f64)> {
+        context.check(0)?;
+        if self.count >= MANY
+            && let Some(found) = bracketed(&self, rank, context)?
+        {
+            return Ok(found);
+        }
+        Ok(selected(&mut self.runs.concat(), rank))
     }
 }
 
@@ -98,11 +104,11 @@ impl Measure for Quantile {
 
     #[allow(clippy::cast_precision_loss, reason = "a count of samples is far below 2^53")]
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and the count")]
-    fn value(&self, cell: Values) -> f64 {
+    fn value(&self, cell: Values, context: &QueryContext) -> Result<f64> {
         let rank = self.0 * cell.count.saturating_sub(1) as f64;
-        let (low, high) = cell.around(rank as usize);
+        let (low, high) = cell.around(rank as usize, context)?;
         let share = rank.fract();
-        if share == 0.0 { low } else { low * (1.0 - share) + high * share }
+        Ok(if share == 0.0 { low } else { low * (1.0 - share) + high * share })
     }
 }
 
@@ -119,15 +125,15 @@ fn selected(values: &mut [f64], rank: usize) -> (f64, f64) {
 
 /// [`Values::around`] by all threads, in one pass: a sorted sample brackets the rank, and only the
 /// values strictly inside the bracket are copied out; `None` when the sample was misleading.
-fn bracketed(runs: &[Vec<f64>], count: usize, rank: usize) -> Option<(f64, f64)> {
-    let (low, high) = bracket(&sample(runs, count), rank, count);
-    let tally = runs
-        .par_iter()
-        .fold(Tally::default, |mut tally, run| {
-            tally.count(run, low, high);
-            tally
-        })
-        .reduce(Tally::default, Tally::merge);
+fn bracketed(values: &Values, rank: usize, context: &QueryContext) -> Result<Option<(f64, f64)>> {
+    let Values { runs, count } = values;
+    let (low, high) = bracket(&sample(runs, *count), rank, *count);
+    let tally = runs.par_iter().try_fold(Tally::default, |mut tally, run| {
+        context.check(0)?;
+        tally.count(run, low, high);
+        Ok(tally)
+    });
+    let tally = tally.try_reduce(Tally::default, |left, right| Ok(left.merge(right)))?;
     let Tally { below, at_low, mut between, at_high } = tally;
     let at_low = below + at_low;
     let inside = at_low + between.len();
@@ -137,13 +143,13 @@ fn bracketed(runs: &[Vec<f64>], count: usize, rank: usize) -> Option<(f64, f64)>
         rank if rank < inside => Place::Between(rank - at_low),
         _ => Place::Bound(high),
     };
-    match (place(rank), place((rank + 1).min(count - 1))) {
+    Ok(match (place(rank), place((rank + 1).min(count - 1))) {
         (Place::Bound(one), Place::Bound(other)) => Some((one, other)),
         (Place::Between(at), Place::Between(_)) => Some(selected(&mut between, at)),
         (Place::Between(at), Place::Bound(other)) => Some((selected(&mut between, at).0, other)),
         (Place::Bound(one), Place::Between(at)) => Some((one, selected(&mut between, at).0)),
         (Place::Outside, _) | (_, Place::Outside) => None,
-    }
+    })
 }
 
 enum Place {
@@ -232,6 +238,8 @@ impl Tally {
 
 #[cfg(test)]
 mod tests {
+    use crate::rocksdb::query::fixture::context;
+
     use super::*;
 
     fn gathered(values: &[f64]) -> Values {
@@ -240,6 +248,10 @@ mod tests {
             gathered.extend(part);
         }
         gathered
+    }
+
+    fn percentile(values: &[f64], p: f64) -> f64 {
+        Quantile(p).value(gathered(values), &context()).unwrap()
     }
 
     /// The plain way: sort, and look.
@@ -257,28 +269,29 @@ mod tests {
         for count in 1..300 {
             let values: Vec<f64> = (0..count).map(|_| f64::from(random.i32(-20..20)) / 4.0).collect();
             for p in [0.0, 0.5, 0.95, 0.99, 1.0] {
-                assert_eq!(Quantile(p).value(gathered(&values)), sorted(&values, p));
+                assert_eq!(percentile(&values, p), sorted(&values, p));
             }
         }
-        assert_eq!(Quantile(0.5).value(gathered(&[1.0, 2.0, 3.0, 4.0])), 2.5);
+        assert_eq!(percentile(&[1.0, 2.0, 3.0, 4.0], 0.5), 2.5);
     }
 
     #[test]
     fn threads_together_find_what_one_finds() {
         let mut random = fastrand::Rng::with_seed(2);
-        let shapes: [&dyn Fn(usize, &mut fastrand::Rng) -> f64; 7] = [
-            &|_, random| random.f64() * 1e3,
-            &|_, random| 1.0 / (random.f64() + 1e-9),
-            &|_, random| f64::from(random.i32(0..3)),
-            &|_, _| 7.0,
-            &|at, _| at as f64,
-            &|at, random| if at % 100 == 0 { random.f64() } else { 0.0 },
-            &|at, _| [-0.0, 0.0, 1e308, -1e308][at % 4],
+        type Shape = fn(usize, &mut fastrand::Rng) -> f64;
+        let shapes: [Shape; 7] = [
+            |_, random| random.f64() * 1e3,
+            |_, random| 1.0 / (random.f64() + 1e-9),
+            |_, random| f64::from(random.i32(0..3)),
+            |_, _| 7.0,
+            |at, _| at as f64,
+            |at, random| if at % 100 == 0 { random.f64() } else { 0.0 },
+            |at, _| [-0.0, 0.0, 1e308, -1e308][at % 4],
         ];
         for (number, shape) in shapes.into_iter().enumerate() {
             let values: Vec<f64> = (0..MANY + 4_321).map(|at| shape(at, &mut random)).collect();
             for p in [0.0, 0.5, 0.95, 0.99, 0.999_999, 1.0] {
-                assert_eq!(Quantile(p).value(gathered(&values)), sorted(&values, p), "shape {number}, {p}");
+                assert_eq!(percentile(&values, p), sorted(&values, p), "shape {number}, {p}");
             }
         }
     }
@@ -292,8 +305,8 @@ mod tests {
         // Every value that the stride meets is 0, all others are 1.
         let stride = (2 * MANY / SAMPLED) | 1;
         let values: Vec<f64> = (0..2 * MANY).map(|at| f64::from(u8::from(at % stride != 0))).collect();
-        assert_eq!(bracketed(&gathered(&values).runs, values.len(), MANY), None);
-        assert_eq!(Quantile(0.5).value(gathered(&values)), 1.0);
+        assert_eq!(bracketed(&gathered(&values), MANY, &context()).unwrap(), None);
+        assert_eq!(percentile(&values, 0.5), 1.0);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use crate::model::RateQuery;
 use crate::rocksdb::summary::{HOUR, HourSummary, step};
+use crate::store::{QueryContext, Result};
 
 use super::cells::Cell;
 use super::measure::{Measure, Sample, Series};
@@ -82,8 +83,8 @@ impl Measure for Increase {
         }
     }
 
-    fn value(&self, cell: Steps) -> f64 {
-        cell.increase.total() / self.seconds
+    fn value(&self, cell: Steps, _context: &QueryContext) -> Result<f64> {
+        Ok(cell.increase.total() / self.seconds)
     }
 }
 

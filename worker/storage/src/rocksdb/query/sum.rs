@@ -8,7 +8,8 @@ const LANES: usize = 8;
 
 /// A compensated sum (Neumaier), so that the order of terms hardly matters.
 ///
-/// An overflow in between is harmless as long as the whole sum is finite.
+/// An overflow in between is harmless as long as the whole sum is finite; a term that overflowed
+/// before, as the sum of an hour may, leaves it infinite.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Sum {
     high: f64,
@@ -36,7 +37,7 @@ impl Sum {
     /// Adds many terms.
     pub fn add_all(&mut self, terms: &[f64]) {
         for block in terms.chunks(BLOCK) {
-            let sum = sum_in_lanes(block);
+            let sum = if let [one] = block { *one } else { sum_in_lanes(block) };
             if sum.is_finite() {
                 self.add(sum);
             } else {
