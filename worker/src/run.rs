@@ -9,6 +9,7 @@ use std::time::Duration;
 use luminate_crds::worker_config::WorkerConfig;
 use luminate_storage::clock::Clock;
 use luminate_storage::model::{InvalidName, Tenant};
+use luminate_storage::observed::Observed;
 use luminate_storage::store::{MetricsStore, StoreError};
 use tokio::task::{JoinError, JoinHandle};
 
@@ -116,7 +117,9 @@ impl Worker {
         let mut signal = std::pin::pin!(signal);
         tokio::select! {
             opened = &mut opening => {
-                self.state.lifecycle.opened(opened?.map_err(RunError::Open)?);
+                let store = opened?.map_err(RunError::Open)?;
+                let metrics = Arc::clone(&self.state.metrics);
+                self.state.lifecycle.opened(Arc::new(Observed::new(store, metrics)));
                 tracing::info!("ready");
                 signal.await;
             }
