@@ -71,7 +71,8 @@ impl Store {
 
     fn freeze(&mut self) {
         let head = std::mem::take(&mut self.view.active);
-        self.view.frozen.push(Frozen { head, first_commit: self.first_commit, last_commit: self.commit });
+        let (first_commit, last_commit) = (self.first_commit, self.commit);
+        self.view.frozen.push(Frozen { head, first_commit, last_commit, accepted: Arc::default() });
         self.first_commit = self.commit + 1;
     }
 
