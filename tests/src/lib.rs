@@ -1,1 +1,13 @@
-//! x
+//! What Luminate's black-box tests, fault harnesses, demo and benchmarks share.
+//!
+//! A test reads: start a [`worker::Worker`], speak to it as a [`client::Client`], look at the
+//! [`http::Response`]. Everything goes through the real binary and its HTTP API.
+
+pub mod client;
+pub mod crash;
+pub mod http;
+pub mod ledger;
+pub mod process;
+pub mod remote_write;
+pub mod token;
+pub mod worker;

@@ -10,11 +10,14 @@
 //! # Where things are
 //! [`model`] values with invariants · [`store`] the trait · [`memory`] the plainest correct
 //! implementation, which defines every answer · [`contract`] the suite that every implementation
-//! passes · [`observed`] the wrapper that adds deadlines, cancelling and metrics · `rocksdb` the
-//! embedded engine.
+//! passes · [`differential`] random work over a store and the model, whose answers must agree ·
+//! [`observed`] the wrapper that adds deadlines, cancelling and metrics · `rocksdb` the embedded engine.
 
 pub mod clock;
 pub mod contract;
+pub mod differential;
+#[cfg(test)]
+mod faulty;
 pub mod memory;
 pub mod model;
 pub mod observed;

@@ -27,8 +27,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::model::{
-    AggregateQuery, AggregateRow, Answer, Batch, DimensionKey, MetricName, Query, RangeQuery,
-    RangeRow, RateQuery, RateRow, SeriesHandle, Spelling, SpellingHasher, Tenant,
+    AggregateQuery, AggregateRow, Answer, Batch, DimensionKey, MetricName, Query, RangeQuery, RangeRow,
+    RateQuery, RateRow, SeriesHandle, Spelling, SpellingHasher, Tenant,
 };
 
 /// What can go wrong in a store, as its callers need to tell apart.

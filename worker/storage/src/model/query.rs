@@ -89,7 +89,14 @@ pub enum Aggregation {
 impl Aggregation {
     /// Every aggregation, in the contract's order.
     pub const ALL: [Self; 9] = [
-        Self::Avg, Self::Sum, Self::Count, Self::Min, Self::Max, Self::P50, Self::P95, Self::P99,
+        Self::Avg,
+        Self::Sum,
+        Self::Count,
+        Self::Min,
+        Self::Max,
+        Self::P50,
+        Self::P95,
+        Self::P99,
         Self::Integral,
     ];
 
@@ -170,9 +177,7 @@ pub struct RateQuery {
 #[must_use]
 pub fn rate_interval(range: &TimeRange) -> i64 {
     const STEPS: [i64; 11] = [1, 5, 10, 15, 30, 60, 300, 900, 3_600, 21_600, 86_400];
-    let buckets = |step: i64| {
-        (range.end() - 1).div_euclid(step) - range.start().div_euclid(step) + 1
-    };
+    let buckets = |step: i64| (range.end() - 1).div_euclid(step) - range.start().div_euclid(step) + 1;
     STEPS.into_iter().map(|seconds| seconds * 1_000).find(|step| buckets(*step) <= 300).unwrap_or(86_400_000)
 }
 

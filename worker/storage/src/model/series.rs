@@ -73,10 +73,7 @@ impl Dimensions {
     ) -> Result<Self, InvalidDimensions> {
         let pairs: Vec<(&str, &str)> = pairs.into_iter().collect();
         if pairs.len() > limits.max_dimensions {
-            return Err(InvalidDimensions::TooMany {
-                count: pairs.len(),
-                max: limits.max_dimensions,
-            });
+            return Err(InvalidDimensions::TooMany { count: pairs.len(), max: limits.max_dimensions });
         }
         let mut checked = Vec::with_capacity(pairs.len());
         for (key, value) in pairs {
@@ -128,22 +125,14 @@ fn checked_key(key: &str) -> Result<DimensionKey, InvalidDimensions> {
     })
 }
 
-fn checked_value(
-    key: &str,
-    value: &str,
-    limits: &DimensionLimits,
-) -> Result<Arc<str>, InvalidDimensions> {
+fn checked_value(key: &str, value: &str, limits: &DimensionLimits) -> Result<Arc<str>, InvalidDimensions> {
     let chars = if value.len() <= limits.max_value_chars && value.is_ascii() {
         value.len()
     } else {
         value.chars().count()
     };
     if chars == 0 || chars > limits.max_value_chars {
-        return Err(InvalidDimensions::Value {
-            key: key.to_owned(),
-            chars,
-            max: limits.max_value_chars,
-        });
+        return Err(InvalidDimensions::Value { key: key.to_owned(), chars, max: limits.max_value_chars });
     }
     Ok(Arc::from(value))
 }

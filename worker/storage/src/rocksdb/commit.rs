@@ -8,7 +8,7 @@
 mod group;
 mod queue;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -80,7 +80,7 @@ impl Committer {
             self.sync_buffered();
             self.freeze_if_due();
         }
-        if self.log.sync().is_err() {
+        if self.log.close().is_err() {
             self.inner.fail("the log could not be synced at the end");
         }
     }
@@ -178,9 +178,8 @@ impl Committer {
             whole
         };
         let durable = self.inner.options.ack == Ack::Durable;
-        let result = self.log.append(commit, &whole).and_then(|()| {
-            if durable { self.log.sync() } else { Ok(()) }
-        });
+        let result =
+            self.log.append(commit, &whole).and_then(|()| if durable { self.log.sync() } else { Ok(()) });
         match result {
             Ok(()) => {
                 self.carried.clear();
@@ -271,15 +270,10 @@ impl Committer {
 
 impl Inner {
     /// Applies a delete that commit `commit` logged; returns the series that are gone altogether.
-    pub(super) fn apply_delete(
-        &self,
-        tenant: &Tenant,
-        metric: u32,
-        before: i64,
-        commit: u64,
-    ) -> Vec<u32> {
-        let of_metric = self.numbers.read().series_of(metric);
-        self.view.load().active.delete_before(before, |id| of_metric(id));
+    pub(super) fn apply_delete(&self, tenant: &Tenant, metric: u32, before: i64, commit: u64) -> Vec<u32> {
+        let numbers = self.numbers.read();
+        self.view.load().active.delete_before(before, |id| numbers.metric_of(id) == Some(metric));
+        drop(numbers);
         self.change_view(|view| Arc::make_mut(&mut view.cut_offs).insert(metric, commit, before));
         let Some(index) = self.index.find_tenant(tenant) else { return Vec::new() };
         let first_kept = if before == i64::MAX { i32::MAX } else { day_of(before) };
@@ -292,13 +286,28 @@ impl Inner {
     /// Removes the series of `tenant` whose last day has expired; returns them.
     pub(super) fn apply_expiry(&self, tenant: &Tenant) -> Vec<u32> {
         let Some(index) = self.index.find_tenant(tenant) else { return Vec::new() };
-        let now = self.options.clock.now();
-        let retention = self.retention_of(tenant);
+        let living = self.living(tenant);
         let days = index.days();
-        let living = |metric: &MetricName| day_of(now - retention.of(metric));
-        let removed = index.expire(&living);
+        let removed = index.expire(&|metric| living.of(metric));
+        self.expired.lock().insert(tenant.clone(), living);
         self.mark_dirty(tenant, days.into_iter());
         removed
+    }
+
+    /// Whether days of `tenant` may have expired since [`Inner::apply_expiry`] looked last.
+    pub(super) fn expiry_is_due(&self, tenant: &Tenant) -> bool {
+        self.index.find_tenant(tenant).is_some()
+            && self.expired.lock().get(tenant) != Some(&self.living(tenant))
+    }
+
+    fn living(&self, tenant: &Tenant) -> Living {
+        let now = self.options.clock.now();
+        let retention = self.retention_of(tenant);
+        let first = |millis: i64| day_of(now.saturating_sub(millis));
+        Living {
+            default: first(retention.default),
+            metrics: retention.metrics.into_iter().map(|(metric, millis)| (metric, first(millis))).collect(),
+        }
     }
 
     /// Counts samples accepted today, for [`crate::store::Usage`].
@@ -315,6 +324,19 @@ impl Inner {
     fn mark_dirty(&self, tenant: &Tenant, days: impl Iterator<Item = i32>) {
         let mut dirty = self.dirty_days.lock();
         dirty.extend(days.map(|day| (tenant.clone(), day)));
+    }
+}
+
+/// The first UTC day that lives of each metric of a tenant.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Living {
+    default: i32,
+    metrics: BTreeMap<MetricName, i32>,
+}
+
+impl Living {
+    fn of(&self, metric: &MetricName) -> i32 {
+        self.metrics.get(metric).copied().unwrap_or(self.default)
     }
 }
 

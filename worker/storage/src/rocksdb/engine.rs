@@ -2,6 +2,8 @@
 
 mod open;
 mod store;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -17,7 +19,7 @@ use crate::clock::Clock;
 use crate::model::{MetricName, Tenant};
 use crate::store::{ErrorKind, Result, Retention, StoreError};
 
-use super::commit::{Accepted, DirtyDays, Queue};
+use super::commit::{Accepted, DirtyDays, Living, Queue};
 use super::index::Index;
 use super::layer::View;
 use super::tables::Tables;
@@ -142,8 +144,12 @@ pub struct Inner {
     pub(super) retention: RwLock<HashMap<Tenant, Retention>>,
     pub(super) dirty_days: Mutex<DirtyDays>,
     pub(super) accepted: Mutex<Accepted>,
+    /// What lived when days were last looked at for expiry.
+    pub(super) expired: Mutex<HashMap<Tenant, Living>>,
     /// Series created since the last seal, whose definitions no table holds yet.
     pub(super) unsealed_series: Mutex<Vec<u32>>,
+    /// Definitions in tables, those of series that are gone included.
+    pub(super) stored_definitions: AtomicU64,
     pub(super) next_layer: AtomicU64,
     pub(super) sealed_through: AtomicU64,
     pub(super) cleaner: Sender<(i32, u64)>,
@@ -207,7 +213,10 @@ impl Inner {
 
     /// The retention of `tenant`.
     pub(super) fn retention_of(&self, tenant: &Tenant) -> Retention {
-        let none = || Retention { default: self.options.default_retention, metrics: std::collections::BTreeMap::new() };
+        let none = || Retention {
+            default: self.options.default_retention,
+            metrics: std::collections::BTreeMap::new(),
+        };
         self.retention.read().get(tenant).cloned().unwrap_or_else(none)
     }
 

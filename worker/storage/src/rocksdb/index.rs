@@ -219,7 +219,7 @@ impl Index {
     /// and its metrics have names from now on, kept or not.
     ///
     /// Of two series with one identity the one with the greater number stays: the other must have been
-    /// removed before that was created.
+    /// removed before that was created. Returns how many series the blob has.
     ///
     /// # Errors
     /// `Corrupt`.
@@ -228,8 +228,10 @@ impl Index {
         blob: &[u8],
         keep: &dyn Fn(u32) -> bool,
         each: &mut dyn FnMut(u32, u32),
-    ) -> Result<()> {
+    ) -> Result<u64> {
+        let mut count = 0;
         for section in definitions::decode(blob)? {
+            count += section.series.len() as u64;
             let series = section.series.iter().map(|series| series.id + 1).max();
             let metric = section.shapes.iter().map(|shape| shape.metric + 1).max();
             self.raise_numbers(series.unwrap_or(0), metric.unwrap_or(0));
@@ -242,7 +244,7 @@ impl Index {
                 self.tenant(&section.tenant).load(&section, keep, each)?;
             }
         }
-        Ok(())
+        Ok(count)
     }
 
     /// Appends the numbers of a blob's series to `ids`.

@@ -15,7 +15,7 @@ use crate::store::Result;
 use super::codec::Effort;
 use super::engine::Inner;
 use super::layer::{DAY, Layer, LayerBuilder, LayerRecord, day_of, day_start};
-use super::seal::{cut_off_key, put_layer};
+use super::seal::{cut_off_key, put_layer, rewrite_definitions};
 use super::tables::{MetaBatch, Prefix};
 
 use cursor::Cursor;
@@ -52,7 +52,7 @@ pub fn run(inner: &Arc<Inner>, retired: &Receiver<(i32, u64)>) {
         let due = expired_at.is_none_or(|at| at.elapsed() >= inner.options.retention_check);
         let result = if due {
             expired_at = Some(Instant::now());
-            drop_expired(inner)
+            drop_expired(inner).and_then(|()| rewrite_definitions(inner))
         } else {
             merge_next(inner, true).map(|_merged| ())
         };

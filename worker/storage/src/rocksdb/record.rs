@@ -202,12 +202,8 @@ impl<'a> Reader<'a> {
         Some(match tag {
             tag if tag == Tag::Definitions as u8 => Operation::Definitions(body.0),
             tag if tag == Tag::Rows as u8 => Operation::Rows(body.rows()?),
-            tag if tag == Tag::Delete as u8 => {
-                Operation::Delete { metric: body.u32()?, before: body.i64()? }
-            }
-            tag if tag == Tag::Retention as u8 => {
-                Operation::Retention(body.tenant()?, body.retention()?)
-            }
+            tag if tag == Tag::Delete as u8 => Operation::Delete { metric: body.u32()?, before: body.i64()? },
+            tag if tag == Tag::Retention as u8 => Operation::Retention(body.tenant()?, body.retention()?),
             _ => return None,
         })
     }
@@ -304,9 +300,8 @@ mod tests {
     #[test]
     fn cut_and_random_bodies_are_errors_and_never_panic() {
         let (body, ..) = sample_body();
-        let boundaries: Vec<bool> = (0..body.len())
-            .map(|cut| read(&body[..cut], &mut |_| Ok(())).is_ok())
-            .collect();
+        let boundaries: Vec<bool> =
+            (0..body.len()).map(|cut| read(&body[..cut], &mut |_| Ok(())).is_ok()).collect();
         assert_eq!(boundaries.iter().filter(|ok| **ok).count(), 4, "only between operations");
         let mut random = fastrand::Rng::with_seed(3);
         for _ in 0..5_000 {

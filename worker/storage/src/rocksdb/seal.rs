@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::store::Result;
@@ -18,6 +19,8 @@ const RETRY: Duration = Duration::from_secs(5);
 const IDLE: Duration = Duration::from_secs(60);
 /// Series in one definitions blob: a few megabytes.
 const DEFINITIONS_OF_A_BLOB: usize = 50_000;
+/// Definitions of series that are gone are not worth a rewrite while they are this few.
+const DEFINITIONS_KEPT: u64 = 100_000;
 
 /// The sealer's thread: seals what is frozen until the store stops.
 pub fn run(inner: &Arc<Inner>) {
@@ -71,7 +74,8 @@ fn seal(inner: &Arc<Inner>, frozen: &Frozen) -> Result<()> {
         view.exchange(&[], layers);
     });
     inner.unsealed_series.lock().drain(..series.len());
-    inner.sealed_through.store(frozen.last_commit, std::sync::atomic::Ordering::Relaxed);
+    inner.stored_definitions.fetch_add(series.len() as u64, Ordering::Relaxed);
+    inner.sealed_through.store(frozen.last_commit, Ordering::Relaxed);
     // A closing queue takes it no more, and the next start releases it.
     let _closing = inner.queue.push_work(Work::Sealed { through: frozen.last_commit });
     tracing::info!(samples, bytes, millis = started.elapsed().as_millis(), "sealed the head");
@@ -104,6 +108,28 @@ fn write_layers(inner: &Arc<Inner>, frozen: &Frozen) -> Result<Vec<LayerRecord>>
         }
     }
     Ok(records)
+}
+
+/// Rewrites the definitions in tables when most of them are of series that are gone.
+///
+/// # Errors
+/// `Unavailable` when the disk is full, `Corrupt`, `Internal`; the old ones stay then.
+pub fn rewrite_definitions(inner: &Arc<Inner>) -> Result<()> {
+    let stored = inner.stored_definitions.load(Ordering::Relaxed);
+    if stored < 2 * inner.index.series() + DEFINITIONS_KEPT {
+        return Ok(());
+    }
+    // A seal with a lower number has listed its series already, and all of them are known below.
+    let number = inner.new_layer_id();
+    let (next, _) = inner.index.next_numbers();
+    let ids: Vec<u32> = (0..next).collect();
+    let parts = ids.chunks(DEFINITIONS_OF_A_BLOB);
+    let blobs: Vec<Vec<u8>> = parts.flat_map(|ids| inner.index.definitions_of(ids)).collect();
+    inner.tables.add_definitions(number, &blobs)?;
+    inner.tables.drop_definitions_before(number)?;
+    inner.stored_definitions.store(inner.index.series(), Ordering::Relaxed);
+    tracing::info!(stored, kept = inner.index.series(), "rewrote the definitions of series");
+    Ok(())
 }
 
 type Planned = (u32, u32, (i32, i32));
@@ -172,12 +198,18 @@ impl Inner {
             super::record::encode_retention(&mut bytes, retention);
             batch.put(Prefix::Retention, tenant.as_str().as_bytes(), &bytes);
         }
+        let (next_series, next_metric) = self.index.next_numbers();
         let sealed = Sealed {
             through,
-            next_layer: self.next_layer.load(std::sync::atomic::Ordering::Relaxed),
-            accepted: self.accepted.lock().iter().map(|(tenant, (day, samples))| {
-                (tenant.as_str().to_owned(), (*day, *samples))
-            }).collect(),
+            next_series,
+            next_metric,
+            next_layer: self.next_layer.load(Ordering::Relaxed),
+            accepted: self
+                .accepted
+                .lock()
+                .iter()
+                .map(|(tenant, (day, samples))| (tenant.as_str().to_owned(), (*day, *samples)))
+                .collect(),
         };
         let value = serde_json::to_vec(&sealed).map_err(crate::store::StoreError::internal)?;
         batch.put(Prefix::Sealed, &[], &value);
@@ -200,6 +232,10 @@ pub struct Sealed {
     pub through: u64,
     /// No layer has this number or a greater one.
     pub next_layer: u64,
+    /// No series has this number or a greater one.
+    pub next_series: u32,
+    /// No metric has this number or a greater one.
+    pub next_metric: u32,
     /// Samples accepted per tenant on the day named.
     pub accepted: std::collections::BTreeMap<String, (i32, u64)>,
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ::rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBPinnableSlice,
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBPinnableSlice, DBRecoveryMode,
     IngestExternalFileOptions, Options, SstFileWriter, WriteBatch, WriteOptions,
 };
 
@@ -156,6 +156,8 @@ impl Tables {
         options.set_max_open_files(512);
         options.set_db_write_buffer_size(16 << 20);
         options.set_paranoid_checks(true);
+        // A torn last record was never acknowledged; anything else that is broken must be told.
+        options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
         let families = [META, PAGES, SUMMARIES, DEFINITIONS]
             .map(|name| ColumnFamilyDescriptor::new(name, family_options(name, &cache)));
         let db = DB::open_cf_descriptors(&options, directory, families).map_err(failed)?;
@@ -247,17 +249,6 @@ impl Tables {
         iterator.status().map_err(failed)
     }
 
-    /// A page's summary.
-    ///
-    /// # Errors
-    /// `Corrupt` when it is missing or fails RocksDB's checksum.
-    pub fn summary(&self, key: &PageKey) -> Result<DBPinnableSlice<'_>> {
-        self.db
-            .get_pinned_cf(self.family(SUMMARIES)?, key.encode(Prefix::Summary))
-            .map_err(failed)?
-            .ok_or_else(|| StoreError::corrupt(format!("the summary of {key:?} is missing")))
-    }
-
     /// The keys of a layer's pages, ascending.
     ///
     /// # Errors
@@ -337,16 +328,15 @@ impl Tables {
         self.ingest(DEFINITIONS, &mut file)
     }
 
-    /// Visits every definitions blob, oldest first, with the number of its seal.
+    /// Visits every definitions blob, oldest first.
     ///
     /// # Errors
     /// What `visit` returns; `Corrupt`, `Internal`.
-    pub fn definitions(&self, visit: &mut dyn FnMut(u64, &[u8]) -> Result<()>) -> Result<()> {
+    pub fn definitions(&self, visit: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
         let mut iterator = self.db.raw_iterator_cf(self.family(DEFINITIONS)?);
         iterator.seek_to_first();
-        while let Some((key, blob)) = iterator.item() {
-            let seal = key.get(1..9).and_then(|seal| seal.try_into().ok()).map(u64::from_be_bytes);
-            visit(seal.unwrap_or(0), blob)?;
+        while let Some(blob) = iterator.value() {
+            visit(blob)?;
             iterator.next();
         }
         iterator.status().map_err(failed)
@@ -389,9 +379,7 @@ impl Tables {
     fn ingest(&self, family: &str, file: &mut TableFile) -> Result<()> {
         let mut options = IngestExternalFileOptions::default();
         options.set_move_files(true);
-        self.db
-            .ingest_external_file_cf_opts(self.family(family)?, &options, vec![&file.0])
-            .map_err(failed)
+        self.db.ingest_external_file_cf_opts(self.family(family)?, &options, vec![&file.0]).map_err(failed)
     }
 
     fn new_file(&self, family: &str) -> TableFile {
@@ -400,9 +388,7 @@ impl Tables {
     }
 
     fn family(&self, name: &str) -> Result<&ColumnFamily> {
-        self.db
-            .cf_handle(name)
-            .ok_or_else(|| StoreError::corrupt(format!("column family {name} is missing")))
+        self.db.cf_handle(name).ok_or_else(|| StoreError::corrupt(format!("column family {name} is missing")))
     }
 }
 

@@ -233,8 +233,7 @@ mod tests {
 
     fn batch(rows: usize) -> Batch {
         let tenant = Tenant::new("t").unwrap();
-        let rows =
-            Rows { tenant, ids: vec![0; rows], times: vec![0; rows], values: vec![0.0; rows] };
+        let rows = Rows { tenant, ids: vec![0; rows], times: vec![0; rows], values: vec![0.0; rows] };
         Batch { rows, definitions: Vec::new(), done: Done::new().0 }
     }
 

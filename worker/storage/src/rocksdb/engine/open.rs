@@ -21,7 +21,7 @@ use crate::rocksdb::seal::Sealed;
 use crate::rocksdb::tables::{MetaBatch, Prefix, Tables};
 use crate::store::{ErrorKind, Result, StoreError};
 
-use super::{Inner, Numbers, Options, Signal, unavailable};
+use super::{Inner, Numbers, Options, Signal};
 
 /// The version of everything on disk that this code writes and reads.
 const FORMAT: u32 = 1;
@@ -45,9 +45,8 @@ pub(super) struct Opened {
 /// `Unavailable` when it is open elsewhere; `Corrupt`; `Internal`, also for an unknown format.
 pub(super) fn open(options: Options) -> Result<Opened> {
     let started = Instant::now();
-    std::fs::create_dir_all(&options.path).map_err(|error| {
-        StoreError::internal(format!("{}: {error}", options.path.display()))
-    })?;
+    std::fs::create_dir_all(&options.path)
+        .map_err(|error| StoreError::internal(format!("{}: {error}", options.path.display())))?;
     // 1. Tables and what `meta` says of them. IO.
     let tables = Tables::open(&options.path.join("tables"), options.cache_bytes())?;
     check_format(&tables)?;
@@ -89,7 +88,9 @@ pub(super) fn open(options: Options) -> Result<Opened> {
         retention: RwLock::new(HashMap::new()),
         dirty_days: Mutex::default(),
         accepted: Mutex::new(accepted(&sealed)),
+        expired: Mutex::default(),
         unsealed_series: Mutex::default(),
+        stored_definitions: AtomicU64::new(0),
         next_layer: AtomicU64::new(next_layer),
         sealed_through: AtomicU64::new(sealed.through),
         cleaner,
@@ -102,6 +103,7 @@ pub(super) fn open(options: Options) -> Result<Opened> {
         seal_failure: Mutex::default(),
         options,
     });
+    inner.index.raise_numbers(sealed.next_series, sealed.next_metric);
     // 2. Series, and the days on which they are present. IO.
     inner.load_retention()?;
     inner.load_series()?;
@@ -209,7 +211,12 @@ impl Inner {
             present |= &ids;
             presence.push((tenant_of(tenant)?, day.cast_signed(), ids));
         }
-        self.tables.definitions(&mut |_, blob| self.load_definitions(blob, &|id| present.contains(id)))?;
+        let mut stored = 0;
+        self.tables.definitions(&mut |blob| {
+            stored += self.load_definitions(blob, &|id| present.contains(id))?;
+            Ok(())
+        })?;
+        self.stored_definitions.store(stored, Ordering::Relaxed);
         for (tenant, day, ids) in presence {
             let ids: Vec<u32> = ids.iter().collect();
             self.index.tenant(&tenant).mark(day, &ids);
@@ -217,14 +224,14 @@ impl Inner {
         Ok(())
     }
 
-    fn load_definitions(&self, blob: &[u8], keep: &dyn Fn(u32) -> bool) -> Result<()> {
+    fn load_definitions(&self, blob: &[u8], keep: &dyn Fn(u32) -> bool) -> Result<u64> {
         let mut numbers = self.numbers.write();
         self.index.load(blob, keep, &mut |id, metric| numbers.set(id, metric))
     }
 
     /// Opens the log and applies what is behind `sealed` to the index and the active head.
     fn replay(&self, sealed: u64) -> Result<(Log, u64)> {
-        let options = LogOptions::default();
+        let options = LogOptions::for_cap(self.options.log_cap);
         let mut marks = Marks::default();
         let mut unknown = 0_u64;
         let mut apply = |commit: u64, body: &[u8]| {
@@ -268,10 +275,11 @@ impl Inner {
                 self.count_accepted(&rows);
             }
             Operation::Delete { metric, before } => {
-                let tenant = self.index.tenant_of(metric);
-                let tenant = tenant.ok_or_else(|| unavailable("a logged delete names an unknown metric"))?;
-                self.apply_delete(&tenant, metric, before, commit);
-                *marks = Marks::default();
+                // A metric without a name has no series left: its definitions were rewritten without it.
+                if let Some(tenant) = self.index.tenant_of(metric) {
+                    self.apply_delete(&tenant, metric, before, commit);
+                    *marks = Marks::default();
+                }
             }
             Operation::Retention(tenant, retention) => {
                 self.retention.write().insert(tenant, retention);

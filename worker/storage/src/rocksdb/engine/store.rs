@@ -15,7 +15,6 @@ use crate::model::{
 };
 use crate::rocksdb::commit::{self, Committer, Done, Work};
 use crate::rocksdb::index::{Definitions, TenantIndex};
-use crate::rocksdb::layer::DAY;
 use crate::rocksdb::query::{self, Catalog};
 use crate::rocksdb::reader::Reader;
 use crate::rocksdb::record::Rows;
@@ -175,7 +174,11 @@ async fn answered(answer: oneshot::Receiver<Result<()>>) -> Result<()> {
 
 impl Inner {
     /// Gives the rows of `batch` their series and hands them to the committer.
-    fn enqueue(&self, tenant: &Tenant, batch: Batch) -> Result<(Option<oneshot::Receiver<Result<()>>>, Vec<(u32, Refusal)>)> {
+    fn enqueue(
+        &self,
+        tenant: &Tenant,
+        batch: Batch,
+    ) -> Result<(Option<oneshot::Receiver<Result<()>>>, Vec<(u32, Refusal)>)> {
         let index = self.index.tenant(tenant);
         let (done, answer) = Done::new();
         if batch.new_series.is_empty() {
@@ -183,7 +186,12 @@ impl Inner {
                 RowSeries::Known(handle) => handle.0,
                 RowSeries::New(_) => u32::MAX,
             });
-            let rows = Rows { tenant: tenant.clone(), ids: ids.collect(), times: batch.timestamps, values: batch.values };
+            let rows = Rows {
+                tenant: tenant.clone(),
+                ids: ids.collect(),
+                times: batch.timestamps,
+                values: batch.values,
+            };
             self.queue.push_batch(commit::Batch { rows, definitions: Vec::new(), done })?;
             return Ok((Some(answer), Vec::new()));
         }
@@ -191,7 +199,8 @@ impl Inner {
         let mut definitions = Definitions::default();
         let resolved = index.resolve(&batch.new_series, &batch.limits, &mut definitions)?;
         self.note_created(&definitions);
-        let mut rows = Rows { tenant: tenant.clone(), ids: Vec::new(), times: Vec::new(), values: Vec::new() };
+        let mut rows =
+            Rows { tenant: tenant.clone(), ids: Vec::new(), times: Vec::new(), values: Vec::new() };
         let mut refused = Vec::new();
         for (row, series) in (0_u32..).zip(&batch.series) {
             let id = match series {
@@ -232,8 +241,10 @@ impl Inner {
     fn rough_samples(&self, tenant: &Tenant, selector: &Selector, range: TimeRange) -> u64 {
         let Some(metric) = self.index.metric(tenant, &selector.metric) else { return 0 };
         let view = self.view.load();
-        let touched = view.layers.iter().filter(|layer| layer.record.overlaps(metric, range.start(), range.end()));
-        let samples = touched.filter_map(|layer| layer.record.metrics.get(&metric)).map(|totals| totals.samples);
+        let touched =
+            view.layers.iter().filter(|layer| layer.record.overlaps(metric, range.start(), range.end()));
+        let samples =
+            touched.filter_map(|layer| layer.record.metrics.get(&metric)).map(|totals| totals.samples);
         samples.sum::<u64>() + view.active.samples()
     }
 
@@ -282,7 +293,8 @@ impl Inner {
         let frozen = view.frozen.iter().map(|frozen| &frozen.head);
         for head in frozen.chain([&view.active]) {
             let belongs = |id: &u32| numbers.metric_of(*id).is_some_and(|metric| own.contains(&metric));
-            let held: u64 = head.series().iter().filter(|id| belongs(id)).map(|id| head.count(*id) as u64).sum();
+            let held: u64 =
+                head.series().iter().filter(|id| belongs(id)).map(|id| head.count(*id) as u64).sum();
             samples += held;
             bytes += held * head.bytes() / head.samples().max(1);
         }

@@ -59,9 +59,7 @@ impl OpenBlock {
             self.begin(time, value);
         } else if time > self.last_time {
             self.append(time, value);
-        } else if self.late.is_some()
-            || time < self.last_time
-            || value.to_bits() != self.last_value.to_bits()
+        } else if self.late.is_some() || time < self.last_time || value.to_bits() != self.last_value.to_bits()
         {
             self.push_late(time, value);
         }

@@ -451,7 +451,9 @@ fn a_series_that_comes_back_has_a_new_number_and_the_old_spelling_is_forgotten()
     // A log holds both: the second replaces the first, in either order.
     for blobs in [[&first, &second], [&second, &first]] {
         let other = new_index();
-        blobs.iter().for_each(|blob| other.load(blob, &|_| true, &mut |_, _| {}).unwrap());
+        for blob in &blobs {
+            other.load(blob, &|_| true, &mut |_, _| {}).unwrap();
+        }
         let loaded = other.tenant(&Tenant::new("acme").unwrap());
         assert_eq!((loaded.alive(ids[0]), loaded.alive(again[0]), loaded.alive(ids[1])), (false, true, true));
         assert!(other.next_numbers().0 > again[0]);

@@ -28,7 +28,14 @@ impl<'a> LayerBuilder<'a> {
     /// # Errors
     /// As of the tables.
     pub fn new(files: &'a LayerFiles, record: LayerRecord, effort: Effort) -> Result<Self> {
-        Ok(Self { writer: files.writer()?, effort, page: PageBuilder::new(effort), metric: 0, last_series: 0, record })
+        Ok(Self {
+            writer: files.writer()?,
+            effort,
+            page: PageBuilder::new(effort),
+            metric: 0,
+            last_series: 0,
+            record,
+        })
     }
 
     /// Adds a series with its samples: equally long, ascending, perhaps none.
@@ -37,9 +44,7 @@ impl<'a> LayerBuilder<'a> {
     /// As of the tables.
     pub fn add(&mut self, metric: u32, series: u32, times: &[i64], values: &[f64]) -> Result<()> {
         let (Some(first), Some(last)) = (times.first(), times.last()) else { return Ok(()) };
-        if metric != self.metric
-            || self.page.size() >= PAGE_BYTES
-            || self.page.series_count() >= PAGE_SERIES
+        if metric != self.metric || self.page.size() >= PAGE_BYTES || self.page.series_count() >= PAGE_SERIES
         {
             self.close_page()?;
         }

@@ -1,0 +1,56 @@
+# One profile (release) and one target directory outside the clone: RocksDB's C++ takes 25 minutes of
+# two cores, so it is compiled once, for every target here and for every clone on this machine.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/luminate/target
+BIN := $(CARGO_TARGET_DIR)/release
+# The whole workspace always, so that features unify to the same dependencies in every target.
+CARGO_FLAGS := --release --locked --workspace
+
+.PHONY: help run build test kill9 powercut demo bench lint fmt docs ci tools
+
+help: ## Say what there is
+	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+run: build ## Start the worker on port 8080 with its data in ./data
+	$(BIN)/luminate-worker $(ARGS)
+
+build: tools ## Build the worker and the tools
+	cargo build $(CARGO_FLAGS) --bins
+
+test: build ## Run every test, about 15 minutes once everything is built
+	cargo test $(CARGO_FLAGS)
+
+kill9: build ## Kill a store under eight writers, again and again (CYCLES=10000)
+	$(BIN)/crash run --cycles $(or $(CYCLES),10000)
+
+powercut: build ## Cut the power of a store's file system, again and again; as root (CYCLES=2000)
+	$(BIN)/crash run --power --cycles $(or $(CYCLES),2000)
+
+lint: tools ## Check formatting, clippy's lints and the documentation, warnings denied
+	cargo fmt --all --check
+	cargo clippy $(CARGO_FLAGS) --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc $(CARGO_FLAGS) --no-deps
+
+fmt: ## Format the code
+	cargo fmt --all
+
+docs: tools ## Build the documentation of the code
+	cargo doc $(CARGO_FLAGS) --no-deps
+	@echo "open $(CARGO_TARGET_DIR)/doc/luminate_worker/index.html"
+
+# Demo and bench measure what ships: our own crates without debug assertions. Only these are rebuilt.
+demo bench: export CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS := false
+
+demo: build ## Compare Luminate's answers with those of a real Prometheus (DURATION=120)
+	.ci/tools demo
+	$(BIN)/demo $(if $(DURATION),--seconds $(DURATION))
+
+bench: build ## Measure the worker (PART=ingest,disk,series,query; RUNS=3)
+	$(BIN)/bench $(if $(PART),--part $(PART)) $(if $(RUNS),--runs $(RUNS))
+
+ci: ## What must pass before a change lands
+	.ci/run
+
+tools:
+	@.ci/tools build

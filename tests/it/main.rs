@@ -1,0 +1,17 @@
+//! Black-box tests: the real worker, spoken to over HTTP, an area of the contract a file.
+
+mod admin;
+mod auth;
+mod configuration;
+mod crash;
+mod discovery;
+mod encodings;
+mod hostile;
+mod lifecycle;
+mod limits;
+mod operate;
+mod query;
+mod remote_write;
+mod tenants;
+mod tls;
+mod write;

@@ -1,0 +1,199 @@
+//! Made-up fleets and what their machines say: series with ten dimensions, and values of four kinds.
+
+use std::fmt::Write;
+
+use fastrand::Rng;
+use luminate_tests::remote_write::Label;
+use prost::Message;
+
+/// The metrics of a machine.
+pub const METRICS: [&str; 10] = [
+    "cpu_usage_user",
+    "cpu_usage_system",
+    "cpu_usage_idle",
+    "cpu_usage_nice",
+    "cpu_usage_iowait",
+    "cpu_usage_irq",
+    "cpu_usage_softirq",
+    "cpu_usage_steal",
+    "cpu_usage_guest",
+    "cpu_usage_guest_nice",
+];
+const REGIONS: [&str; 8] = [
+    "us-east-1",
+    "us-west-1",
+    "us-west-2",
+    "eu-west-1",
+    "eu-central-1",
+    "ap-southeast-1",
+    "ap-northeast-1",
+    "sa-east-1",
+];
+const ENVIRONMENTS: [&str; 3] = ["production", "staging", "test"];
+
+/// The ten dimensions of machine number `host`.
+pub fn dimensions(host: usize) -> Vec<(&'static str, String)> {
+    let region = REGIONS[host % REGIONS.len()];
+    vec![
+        ("arch", ["x64", "arm64"][host % 2].to_owned()),
+        ("datacenter", format!("{region}{}", ["a", "b", "c"][host / 8 % 3])),
+        ("hostname", format!("host_{host}")),
+        ("os", ["Debian12", "Ubuntu24.04", "Alpine3.20"][host / 2 % 3].to_owned()),
+        ("rack", (host / 3 % 100).to_string()),
+        ("region", region.to_owned()),
+        ("service", (host / 5 % 20).to_string()),
+        ("service_environment", ENVIRONMENTS[host / 7 % 3].to_owned()),
+        ("service_version", (host / 11 % 2).to_string()),
+        ("team", ["SF", "NYC", "LON", "CHI"][host / 13 % 4].to_owned()),
+    ]
+}
+
+/// Places in a JSON body that change from request to request: a time of 13 digits, a value of 6.
+#[derive(Debug, Clone)]
+pub struct JsonBody {
+    /// The body.
+    pub bytes: Vec<u8>,
+    times: Vec<usize>,
+    values: Vec<usize>,
+}
+
+impl JsonBody {
+    /// A body with one sample of each `(metric, host)`.
+    pub fn new(series: impl Iterator<Item = (&'static str, usize)>) -> Self {
+        let mut text = String::from("{\"metrics\":[");
+        let (mut times, mut values) = (Vec::new(), Vec::new());
+        for (metric, host) in series {
+            if !times.is_empty() {
+                text.push(',');
+            }
+            let _ = write!(text, "{{\"name\":\"{metric}\",\"timestamp\":");
+            times.push(text.len());
+            text.push_str("0000000000000,\"value\":");
+            values.push(text.len());
+            text.push_str("000.00,\"dimensions\":{");
+            let pairs = dimensions(host).into_iter().map(|(key, value)| format!("\"{key}\":\"{value}\""));
+            text.push_str(&pairs.collect::<Vec<_>>().join(","));
+            text.push_str("}}");
+        }
+        text.push_str("]}");
+        Self { bytes: text.into_bytes(), times, values }
+    }
+
+    /// How many samples it has.
+    pub fn samples(&self) -> usize {
+        self.times.len()
+    }
+
+    /// Gives all samples another time and new values of two decimals.
+    pub fn renew(&mut self, time: i64, rng: &mut Rng) {
+        let time = time.to_string();
+        for (time_at, value_at) in self.times.iter().zip(&self.values) {
+            self.bytes[*time_at..time_at + 13].copy_from_slice(time.as_bytes());
+            let mut hundredths = rng.u32(10_000..100_000);
+            for digit in [5, 4, 2, 1, 0] {
+                self.bytes[value_at + digit] = b'0' + (hundredths % 10) as u8;
+                hundredths /= 10;
+            }
+        }
+    }
+}
+
+/// A series' labels as they stand in a remote write request.
+pub fn label_block(metric: &str, host: usize) -> Vec<u8> {
+    let mut labels = vec![Label { name: "__name__".to_owned(), value: metric.to_owned() }];
+    labels.extend(dimensions(host).into_iter().map(|(name, value)| Label { name: name.to_owned(), value }));
+    let mut block = Vec::new();
+    for label in labels {
+        block.push(0x0a);
+        label.encode_length_delimited(&mut block).expect("a vector grows");
+    }
+    block
+}
+
+/// A remote write request, before compression, of label blocks and their samples.
+pub fn remote_write_body<'a>(series: impl Iterator<Item = (&'a [u8], &'a [(i64, f64)])>) -> Vec<u8> {
+    let (mut body, mut message) = (Vec::new(), Vec::new());
+    for (labels, samples) in series {
+        message.clear();
+        message.extend_from_slice(labels);
+        for (time, value) in samples {
+            let mut sample = vec![0x09];
+            sample.extend_from_slice(&value.to_le_bytes());
+            sample.push(0x10);
+            varint(time.unsigned_abs(), &mut sample);
+            message.push(0x12);
+            varint(sample.len() as u64, &mut message);
+            message.extend_from_slice(&sample);
+        }
+        body.push(0x0a);
+        varint(message.len() as u64, &mut body);
+        body.extend_from_slice(&message);
+    }
+    body
+}
+
+fn varint(mut value: u64, out: &mut Vec<u8>) {
+    while value >= 0x80 {
+        out.push((value & 0x7f) as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+/// How a series' values go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// A whole percentage that wanders, as TSBS makes them.
+    Percent,
+    /// A wandering number of two decimals.
+    Decimals,
+    /// A counter of events.
+    Counter,
+    /// Independent times of three decimals, log-normal.
+    Latency,
+}
+
+/// One series' values.
+#[derive(Debug, Clone)]
+pub struct Values {
+    shape: Shape,
+    last: f64,
+}
+
+impl Values {
+    /// A series of that shape, beginning anywhere.
+    pub fn new(shape: Shape, rng: &mut Rng) -> Self {
+        let last = match shape {
+            Shape::Percent => rng.f64() * 100.0,
+            Shape::Decimals => 1_000.0 * rng.f64(),
+            Shape::Counter => (rng.f64() * 1e9).floor(),
+            Shape::Latency => 0.0,
+        };
+        Self { shape, last }
+    }
+
+    /// The next value.
+    pub fn next(&mut self, rng: &mut Rng) -> f64 {
+        match self.shape {
+            Shape::Percent => {
+                self.last = (self.last + normal(rng)).clamp(0.0, 100.0);
+                self.last.floor()
+            }
+            Shape::Decimals => {
+                self.last += normal(rng);
+                (self.last * 100.0).round() / 100.0
+            }
+            Shape::Counter => {
+                self.last += f64::from(rng.u32(0..500));
+                self.last
+            }
+            Shape::Latency => ((3.0 + 0.8 * normal(rng)).exp() * 1_000.0).round() / 1_000.0,
+        }
+    }
+}
+
+/// A number of the standard normal distribution (Box and Muller).
+fn normal(rng: &mut Rng) -> f64 {
+    let radius = (-2.0 * (1.0 - rng.f64()).ln()).sqrt();
+    radius * (std::f64::consts::TAU * rng.f64()).cos()
+}

@@ -1,0 +1,204 @@
+//! What handlers share, and every layer that a request passes.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::HeaderValue;
+use axum::http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::routing::get;
+use luminate_crds::worker_config::WorkerConfig;
+use luminate_storage::clock::Clock;
+use luminate_storage::store::MetricsStore;
+use tower::ServiceBuilder;
+use tower_http::set_header::SetResponseHeaderLayer;
+
+use crate::auth::Auth;
+use crate::body::BodyBudget;
+use crate::error::Error;
+use crate::lifecycle::Lifecycle;
+use crate::limits::{AddressLimits, Limits, limit_addresses};
+use crate::metrics::Metrics;
+use crate::observe::{self, RequestIds};
+use crate::routes;
+
+/// Bytes that the bodies of all requests may hold together, if four of the largest fit in.
+const BODY_BUDGET: u64 = 256 << 20;
+
+/// What handlers share.
+#[derive(Debug, Clone)]
+pub struct AppState {
+    /// The checked configuration.
+    pub config: Arc<WorkerConfig>,
+    /// What tells the time: read once a request.
+    pub clock: Arc<dyn Clock>,
+    /// Who checks tokens.
+    pub auth: Arc<Auth>,
+    /// Budgets of tenants.
+    pub limits: Arc<Limits>,
+    /// Budgets of client addresses.
+    pub addresses: Arc<AddressLimits>,
+    /// What names requests.
+    pub request_ids: Arc<RequestIds>,
+    /// The worker's own figures.
+    pub metrics: Arc<Metrics>,
+    /// Bytes that bodies may hold together.
+    pub bodies: BodyBudget,
+    /// Starting, serving or stopping; holds the store.
+    pub lifecycle: Arc<Lifecycle>,
+}
+
+impl AppState {
+    /// A worker that is starting under `config`, which has been checked.
+    #[must_use]
+    pub fn new(config: WorkerConfig, auth: Auth, clock: Arc<dyn Clock>) -> Self {
+        let lifecycle = Arc::new(Lifecycle::default());
+        let metrics = Arc::new(Metrics::new(Arc::clone(&lifecycle)));
+        Self {
+            limits: Arc::new(Limits::new(&config, Arc::clone(&metrics))),
+            bodies: BodyBudget::new(BODY_BUDGET.max(4 * config.server.max_body_bytes.bytes())),
+            auth: Arc::new(auth),
+            lifecycle,
+            addresses: Arc::new(AddressLimits::new(config.rate_limits.address_rps)),
+            request_ids: Arc::default(),
+            config: Arc::new(config),
+            clock,
+            metrics,
+        }
+    }
+
+    /// The store.
+    ///
+    /// # Errors
+    /// `NotServing` until it is open, and once it is closed.
+    pub fn store(&self) -> Result<Arc<dyn MetricsStore>, Error> {
+        self.lifecycle.store().ok_or(Error::NotServing)
+    }
+}
+
+/// Every route behind every layer.
+pub fn router(state: AppState) -> Router {
+    let (routes, _document) = routes::all().split_for_parts();
+    let header = SetResponseHeaderLayer::if_not_present;
+    // Outermost first. A tenant's own budgets are charged behind all of these, by the extractors in
+    // `tenant`: only a checked token names the tenant whose budget it is.
+    let layers = ServiceBuilder::new()
+        // Below nothing, so that no panic passes it; names the request, so that all others can.
+        .layer(from_fn_with_state(state.clone(), observe::recover))
+        // Above figures and limits, so that what they refuse is logged and has the request's id.
+        .layer(from_fn(observe::log))
+        // Above the limit, so that what it refuses is counted.
+        .layer(from_fn_with_state(state.clone(), observe::count))
+        // Answers are for one tenant and one moment, and are what they say they are.
+        .layer(header(CACHE_CONTROL, HeaderValue::from_static("no-store")))
+        .layer(header(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")))
+        // Above everything that costs: a token's check, a body, a query.
+        .layer(from_fn_with_state(state.clone(), limit_addresses));
+    routes.fallback(|| async { Error::NotFound }).layer(layers).with_state(state)
+}
+
+/// Only the metrics page, for a port of its own.
+pub fn metrics_router(state: AppState) -> Router {
+    let page = |State(state): State<AppState>| async move { routes::metrics::render(&state).await };
+    Router::new().route("/metrics", get(page)).fallback(|| async { Error::NotFound }).with_state(state)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::http::{Request, Response};
+    use http_body_util::BodyExt;
+    use luminate_storage::clock::ManualClock;
+    use luminate_storage::model::Tenant;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    fn state() -> AppState {
+        let auth = Auth::disabled(Tenant::new("default").unwrap());
+        AppState::new(WorkerConfig::default(), auth, Arc::new(ManualClock::new(0)))
+    }
+
+    async fn ask(app: Router, method: &str, path: &str) -> Response<Body> {
+        let request = Request::builder().method(method).uri(path).header("x-request-id", "r1");
+        app.oneshot(request.body(Body::empty()).unwrap()).await.unwrap()
+    }
+
+    async fn text(response: Response<Body>) -> String {
+        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        String::from_utf8(bytes.to_vec()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_unknown_path_is_answered_in_the_form_of_all_errors() {
+        let response = ask(router(state()), "GET", "/nowhere").await;
+        assert_eq!(
+            (response.status().as_u16(), &response.headers()["x-request-id"]),
+            (404, &"r1".parse().unwrap())
+        );
+        let expected =
+            r#"{"error":{"code":"NOT_FOUND","message":"there is nothing under this path","details":{}}}"#;
+        assert_eq!(text(response).await, expected);
+    }
+
+    #[tokio::test]
+    async fn a_wrong_method_names_the_right_ones() {
+        let response = ask(router(state()), "DELETE", "/api/v1/health").await;
+        assert_eq!(
+            (response.status().as_u16(), &response.headers()["allow"]),
+            (405, &"GET,HEAD".parse().unwrap())
+        );
+        assert!(text(response).await.contains("METHOD_NOT_ALLOWED"));
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_a_500_that_names_the_request() {
+        let state = state();
+        let panicking = Router::new()
+            .route(
+                "/boom",
+                get(|| async {
+                    if true {
+                        panic!("canary")
+                    }
+                }),
+            )
+            .layer(from_fn_with_state(state.clone(), observe::count))
+            .layer(from_fn(observe::log))
+            .layer(from_fn_with_state(state.clone(), observe::recover));
+        let response = ask(panicking, "GET", "/boom").await;
+        assert_eq!(
+            (response.status().as_u16(), &response.headers()["x-request-id"]),
+            (500, &"r1".parse().unwrap())
+        );
+        let body = text(response).await;
+        assert!(body.contains(r#""requestId":"r1""#) && !body.contains("canary"), "{body}");
+        assert!(state.metrics.page().unwrap().contains(r#"route="/boom",method="GET",status="500"} 1"#));
+    }
+
+    #[tokio::test]
+    async fn probes_tell_starting_from_serving() {
+        let app = router(state());
+        for (path, status) in [("live", 200), ("startup", 503), ("ready", 503)] {
+            let response = ask(app.clone(), "GET", &format!("/api/v1/health/{path}")).await;
+            assert_eq!(response.status().as_u16(), status, "{path}");
+        }
+        let health = text(ask(app, "GET", "/api/v1/health").await).await;
+        assert!(health.contains(r#""status":"unhealthy""#) && health.contains("being opened"), "{health}");
+    }
+
+    #[tokio::test]
+    async fn figures_name_routes_and_never_raw_paths() {
+        let app = router(state());
+        ask(app.clone(), "GET", "/secret-canary").await;
+        ask(app.clone(), "GET", "/api/v1/health/live").await;
+        let page = text(ask(app, "GET", "/metrics").await).await;
+        assert!(
+            page.contains(r#"luminate_http_requests_total{route="unmatched",method="GET",status="404"} 1"#),
+            "{page}"
+        );
+        assert!(page.contains(r#"route="/api/v1/health/live""#) && !page.contains("canary"));
+        assert!(page.contains(r#"luminate_build_info{version=""#) && page.ends_with("# EOF\n"));
+    }
+}

@@ -1,0 +1,121 @@
+//! The worker's command line.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Args, Parser, Subcommand};
+use luminate_crds::worker_config::{Span, WorkerConfig};
+use luminate_storage::clock::{Clock, SystemClock};
+use luminate_storage::model::Tenant;
+use luminate_worker::auth::{Wish, mint};
+use luminate_worker::config::{self, Environment, Loaded};
+use luminate_worker::run::{LAST_THREADS, Worker, signals};
+use luminate_worker::tenant::Scope;
+use luminate_worker::{store, telemetry};
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// Luminate's worker: stores metrics and answers queries over HTTP.
+///
+/// Without a file every default holds: RocksDB in ./data, port 8080, no tokens. Any key of the file is
+/// overridden by a variable: LUMINATE_ and its path, such as LUMINATE_SERVER_PORT=9090 or
+/// LUMINATE_STORAGE_ROCKSDB_PATH=/var/lib/luminate. `luminate-worker config` shows what holds.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Cli {
+    /// The configuration file, YAML
+    #[arg(long, global = true, value_name = "FILE", env = config::FILE_VARIABLE)]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Print the effective configuration, secrets masked
+    Config {
+        /// Only check it
+        #[arg(long)]
+        check: bool,
+    },
+    /// Make a token, signed with the configured secret
+    Token(TokenArgs),
+}
+
+#[derive(Debug, Args)]
+struct TokenArgs {
+    /// Whose: 1 to 64 characters of A-Z a-z 0-9 _ -
+    #[arg(long, value_parser = |text: &str| Tenant::new(text))]
+    tenant: Tenant,
+    /// What it allows: read, write, admin, comma-separated
+    #[arg(long, value_delimiter = ',', required = true, value_parser = scope)]
+    scopes: Vec<Scope>,
+    /// Its tier, which chooses the tenant's limits
+    #[arg(long)]
+    tier: Option<String>,
+    /// How long it is valid, such as 1h or 30d
+    #[arg(long, default_value = "1h")]
+    ttl: Span,
+}
+
+fn scope(name: &str) -> Result<Scope, String> {
+    let known = Scope::ALL.into_iter().find(|scope| scope.name() == name);
+    known.ok_or_else(|| "a scope is read, write or admin".to_owned())
+}
+
+type Failure = Box<dyn std::error::Error>;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Logs may not be written yet, and whoever started it wants to see this.
+            let _ = writeln!(std::io::stderr(), "luminate-worker: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<(), Failure> {
+    let loaded = config::load(cli.config.as_deref(), &Environment::of_process())?;
+    match cli.command {
+        None => serve(loaded),
+        Some(Command::Config { check: true }) => print("the configuration is valid\n"),
+        Some(Command::Config { check: false }) => print(&config::print(&loaded.config)?),
+        Some(Command::Token(wish)) => token(&loaded.config, wish),
+    }
+}
+
+fn token(config: &WorkerConfig, args: TokenArgs) -> Result<(), Failure> {
+    let TokenArgs { tenant, scopes, tier, ttl } = args;
+    let token = mint(&config.auth, &Wish { tenant, scopes, tier, ttl }, SystemClock.now())?;
+    print(&format!("{token}\n"))
+}
+
+fn print(text: &str) -> Result<(), Failure> {
+    Ok(std::io::stdout().write_all(text.as_bytes())?)
+}
+
+fn serve(loaded: Loaded) -> Result<(), Failure> {
+    telemetry::start(&loaded.config.logging)?;
+    for name in &loaded.unrecognised {
+        tracing::warn!(name, "this variable is no key of the configuration");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let ended = runtime.block_on(async {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let signal = signals()?;
+        let worker = Worker::listen(loaded.config, Arc::clone(&clock)).await?;
+        worker.run(Box::new(move |config| store::open(config, clock)), signal).await?;
+        Ok::<(), Failure>(())
+    });
+    runtime.shutdown_timeout(LAST_THREADS);
+    if let Err(error) = &ended {
+        tracing::error!(%error, "the worker ends");
+    }
+    ended
+}

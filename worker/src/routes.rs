@@ -1,0 +1,47 @@
+//! Every route, in one list; their paths stand at the handlers, from where the OpenAPI document has them too.
+
+pub mod admin;
+pub mod cardinality;
+mod cursor;
+pub mod discover;
+pub mod health;
+pub mod input;
+pub mod metrics;
+pub mod openapi;
+pub mod prom_write;
+pub mod queries;
+pub mod query;
+pub mod submit;
+#[cfg(test)]
+mod testing;
+pub mod write;
+
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::app::AppState;
+
+/// Every route.
+pub fn all() -> OpenApiRouter<AppState> {
+    OpenApiRouter::with_openapi(openapi::Frame::openapi())
+        .routes(routes!(write::write))
+        .routes(routes!(prom_write::prom_write))
+        .routes(routes!(query::query))
+        .routes(routes!(query::explain))
+        .routes(routes!(queries::list))
+        .routes(routes!(queries::cancel))
+        .routes(routes!(discover::metrics))
+        .routes(routes!(discover::dimensions))
+        .routes(routes!(discover::values))
+        .routes(routes!(cardinality::cardinality))
+        .routes(routes!(admin::delete_metric))
+        .routes(routes!(admin::retention, admin::set_retention))
+        .routes(routes!(admin::usage))
+        .routes(routes!(openapi::openapi))
+        .routes(routes!(health::health))
+        .routes(routes!(health::live))
+        .routes(routes!(health::ready))
+        .routes(routes!(health::startup))
+        .routes(routes!(metrics::page))
+}

@@ -1,0 +1,186 @@
+//! What the routes that write have in common: from received bytes to what became of each sample.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use luminate_storage::model::DimensionLimits;
+use luminate_storage::store::{ErrorKind, MetricsStore, SeriesLookup, StoreError, WriteOutcome};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::app::AppState;
+use crate::error::{Code, Error, ErrorObject, Fault};
+use crate::ingest::json::JsonError;
+use crate::ingest::remote_write::RemoteWriteError;
+use crate::ingest::{Decoded, DescribeAll, Rejections, Rules, SampleError};
+use crate::tenant::Caller;
+
+/// Bodies up to this size, as sent, are decoded where the request is handled; larger ones on a thread
+/// that may block, so that nobody else's request waits for them.
+const INLINE_BYTES: usize = 64 << 10;
+
+/// A wire format: how a body is decompressed, and how it is read.
+#[derive(Debug, Clone, Copy)]
+pub struct Format {
+    /// Undoes the content encoding, within a limit.
+    pub decompress: fn(Bytes, usize) -> Result<Bytes, Error>,
+    /// Reads samples from what comes out.
+    pub decode: fn(&[u8], &Rules, &dyn SeriesLookup) -> Result<Decoded, Error>,
+}
+
+/// What became of a request's samples.
+#[derive(Debug)]
+pub struct Submitted {
+    /// Samples stored.
+    pub accepted: u64,
+    /// Samples refused.
+    pub rejections: Rejections,
+    /// Samples left out without being an error.
+    pub dropped: u64,
+    /// Whether the stored ones survive a power cut.
+    pub durable: bool,
+}
+
+/// The answer to a write.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct WriteAnswer {
+    /// Samples stored.
+    #[schema(example = 2)]
+    pub accepted: u64,
+    /// Samples refused.
+    #[schema(example = 1)]
+    pub rejected: u64,
+    /// The first 100 refused samples.
+    pub errors: Vec<SampleError>,
+    /// `false` when the stored samples don't survive a power cut yet; absent when they do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub durable: Option<bool>,
+    /// Present when the status is 400.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<ErrorObject>,
+}
+
+impl Submitted {
+    /// The answer, with the error that goes with its status.
+    #[must_use]
+    pub fn answer(self, error: Option<ErrorObject>) -> WriteAnswer {
+        WriteAnswer {
+            accepted: self.accepted,
+            rejected: self.rejections.total(),
+            errors: self.rejections.listed().to_vec(),
+            durable: (!self.durable).then_some(false),
+            error,
+        }
+    }
+}
+
+impl From<JsonError> for Error {
+    fn from(error: JsonError) -> Self {
+        match error {
+            JsonError::TooMany { max } => Self::BatchTooLarge { limit: max as u64 },
+            JsonError::Syntax(_) | JsonError::Shape(_) => Self::InvalidBody(Fault::whole(error)),
+        }
+    }
+}
+
+impl From<RemoteWriteError> for Error {
+    fn from(error: RemoteWriteError) -> Self {
+        match error {
+            RemoteWriteError::TooMany { max } => Self::BatchTooLarge { limit: max as u64 },
+            RemoteWriteError::Malformed(_) => Self::InvalidBody(Fault::whole(error)),
+        }
+    }
+}
+
+/// Stores what `wire` holds.
+///
+/// # Errors
+/// The body is refused as a whole, a limit is used up, or the store failed.
+pub async fn submit(
+    state: &AppState,
+    caller: &Caller,
+    wire: Bytes,
+    format: Format,
+) -> Result<Submitted, Error> {
+    let store = state.store()?;
+    let rules = rules(state, caller);
+    let limit = state.config.server.max_body_bytes.len();
+    let lookup = store.lookup(&caller.tenant);
+    // 1. CPU, may refuse the body: bytes become a batch.
+    let known = Arc::clone(&lookup);
+    let (body, decoded) = off_the_loop(wire.len(), move || {
+        let body = (format.decompress)(wire, limit)?;
+        let decoded = (format.decode)(&body, &rules, known.as_ref())?;
+        Ok((body, decoded))
+    })
+    .await?;
+    // 2. May refuse the request: the tenant's budget of samples.
+    state.limits.samples(caller, decoded.batch.len() as u64)?;
+    // 3. IO: on stable storage when it returns.
+    let submitted = match store_batch(store.as_ref(), caller, decoded).await {
+        Err(error) if error.kind == ErrorKind::StaleSeries => {
+            let decoded = off_the_loop(body.len(), move || {
+                let describe_all = DescribeAll(lookup);
+                (format.decode)(&body, &rules, &describe_all)
+            });
+            store_batch(store.as_ref(), caller, decoded.await?).await?
+        }
+        stored => stored?,
+    };
+    // 4. Count.
+    count(state, &submitted);
+    Ok(submitted)
+}
+
+fn count(state: &AppState, submitted: &Submitted) {
+    state.metrics.samples_accepted(submitted.accepted);
+    for (reason, count) in submitted.rejections.counts() {
+        state.metrics.samples_rejected(*reason, *count);
+    }
+    if submitted.dropped > 0 {
+        state.metrics.samples_rejected(Code::InvalidValue, submitted.dropped);
+    }
+}
+
+fn rules(state: &AppState, caller: &Caller) -> Rules {
+    let config = &state.config;
+    Rules {
+        now: state.clock.now(),
+        max_age: config.ingest.max_age.millis(),
+        max_future: config.ingest.max_future.millis(),
+        max_batch: config.ingest.max_batch as usize,
+        dimensions: DimensionLimits {
+            max_dimensions: config.cardinality_limits.max_dimensions as usize,
+            max_value_chars: config.cardinality_limits.max_dimension_value as usize,
+        },
+        series: state.limits.series(caller),
+    }
+}
+
+/// Stores a batch.
+async fn store_batch(
+    store: &dyn MetricsStore,
+    caller: &Caller,
+    decoded: Decoded,
+) -> Result<Submitted, StoreError> {
+    let described = decoded.described_rows();
+    let Decoded { batch, mut rejections, dropped, .. } = decoded;
+    let rows = batch.len() as u64;
+    if rows == 0 {
+        return Ok(Submitted { accepted: 0, rejections, dropped, durable: true });
+    }
+    let WriteOutcome { refused, durable } = store.write(&caller.tenant, batch).await?;
+    rejections.add_refused(described.locate(&refused));
+    Ok(Submitted { accepted: rows - refused.len() as u64, rejections, dropped, durable })
+}
+
+/// Does `work` over `bytes` here if they are few, else on a thread that may block.
+async fn off_the_loop<T: Send + 'static>(
+    bytes: usize,
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    if bytes <= INLINE_BYTES {
+        return work();
+    }
+    tokio::task::spawn_blocking(work).await.map_err(|error| Error::Internal(error.to_string()))?
+}

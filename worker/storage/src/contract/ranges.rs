@@ -1,0 +1,63 @@
+//! Raw samples.
+
+use super::trial::{DAY, HOUR, Trial};
+
+pub async fn rows_come_by_time_then_series(t: &mut Trial) {
+    t.write(&[("m{host=b}", 2_000, 1.0), ("m{host=a}", 2_000, 2.0), ("m{host=b}", 1_000, 3.0)]).await;
+    t.write(&[("m{host=a}", 3_000, 4.0), ("m", 2_000, 5.0), ("other", 2_000, 6.0)]).await;
+    let rows = ["1000 3 host=b", "2000 5", "2000 2 host=a", "2000 1 host=b", "3000 4 host=a"];
+    assert_eq!(t.ask("m").rows().await, rows);
+}
+
+pub async fn series_compare_pair_by_pair(t: &mut Trial) {
+    let names = ["m{b=1}", "m{a=2}", "m{a=1,c=1}", "m{a=1}", "m{a=1,b=é}", "m{a=1,b=z}", "m{a=10}", "m{B=9}"];
+    let rows: Vec<_> = names.iter().map(|name| (*name, 0, 1.0)).collect();
+    t.write(&rows).await;
+    let rows =
+        ["0 1 B=9", "0 1 a=1", "0 1 a=1,b=z", "0 1 a=1,b=é", "0 1 a=1,c=1", "0 1 a=10", "0 1 a=2", "0 1 b=1"];
+    assert_eq!(t.ask("m").rows().await, rows);
+}
+
+pub async fn a_range_is_half_open(t: &mut Trial) {
+    t.write(&[("m", 999, 1.0), ("m", 1_000, 2.0), ("m", 1_999, 3.0), ("m", 2_000, 4.0)]).await;
+    assert_eq!(t.ask("m").over(1_000..2_000).rows().await, ["1000 2", "1999 3"]);
+    assert_eq!(t.ask("m").over(1_000..1_001).rows().await, ["1000 2"]);
+    assert_eq!(t.ask("m").over(1_001..1_999).rows().await, [""; 0]);
+}
+
+pub async fn a_limit_keeps_the_first_rows(t: &mut Trial) {
+    t.write(&[("m{host=a}", 3_000, 1.0), ("m{host=b}", 1_000, 2.0), ("m{host=a}", 1_000, 3.0)]).await;
+    assert_eq!(t.ask("m").limit(1).rows().await, ["1000 3 host=a", "…"]);
+    assert_eq!(t.ask("m").limit(2).rows().await, ["1000 3 host=a", "1000 2 host=b", "…"]);
+}
+
+pub async fn a_limit_that_cuts_nothing_is_not_truncation(t: &mut Trial) {
+    t.write(&[("m", 1_000, 1.0), ("m", 2_000, 2.0)]).await;
+    assert_eq!(t.ask("m").limit(2).rows().await, ["1000 1", "2000 2"]);
+    assert_eq!(t.ask("m").over(0..2_000).limit(1).rows().await, ["1000 1"]);
+}
+
+pub async fn all_filters_must_hold(t: &mut Trial) {
+    t.write(&[("m{a=1,b=1}", 0, 1.0), ("m{a=1,b=2}", 0, 2.0), ("m{a=2,b=1}", 0, 3.0), ("m{a=1}", 0, 4.0)])
+        .await;
+    assert_eq!(t.ask("m{a=1}").rows().await, ["0 4 a=1", "0 1 a=1,b=1", "0 2 a=1,b=2"]);
+    assert_eq!(t.ask("m{b=1,a=1}").rows().await, ["0 1 a=1,b=1"]);
+    assert_eq!(t.ask("m{a=2,b=2}").rows().await, [""; 0]);
+}
+
+pub async fn what_does_not_exist_is_empty(t: &mut Trial) {
+    t.write(&[("m{host=a}", 0, 1.0), ("n{zone=z}", 0, 1.0)]).await;
+    for selector in ["unknown", "m{host=b}", "m{zone=z}", "m{host=a,zone=z}", "M", "m{HOST=a}", "m{host=A}"] {
+        assert_eq!(t.ask(selector).rows().await, [""; 0], "{selector}");
+    }
+    assert_eq!(t.ask("m").over(HOUR..DAY).rows().await, [""; 0]);
+}
+
+pub async fn series_matched_have_a_sample_in_range(t: &mut Trial) {
+    t.write(&[("m{host=a}", 1_000, 1.0), ("m{host=b}", 5_000, 1.0), ("m{host=c}", 1_500, 1.0)]).await;
+    let matched =
+        async |over| t.ask("m").over(over).limit(1).range_answer().await.unwrap().stats.series_matched;
+    assert_eq!(matched(0..2_000).await, 2);
+    assert_eq!(matched(0..10_000).await, 3);
+    assert_eq!(matched(6_000..10_000).await, 0);
+}

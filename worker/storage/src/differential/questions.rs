@@ -1,0 +1,151 @@
+//! What there is to ask.
+
+use fastrand::Rng;
+
+use crate::contract::trial::{DAY, HOUR, SECOND};
+use crate::model::{
+    AggregateQuery, Aggregation, DimensionKey, MetricName, Query, RangeQuery, RateQuery, Selector, TimeRange,
+};
+use crate::store::{CardinalityCursor, CardinalityQuery, ListQuery};
+
+use super::world::World;
+
+const INTERVALS: [i64; 10] =
+    [SECOND, 1_777, 7 * SECOND, 10 * SECOND, 60 * SECOND, 300 * SECOND, HOUR, 3 * HOUR, DAY, 7 * DAY];
+/// Most buckets of a question: a long segment is split at the edges of each.
+const MOST_BUCKETS: i64 = 4_000;
+
+/// A listing.
+#[derive(Debug, Clone)]
+pub enum Listing {
+    Metrics(ListQuery),
+    Keys(MetricName, ListQuery),
+    Values(MetricName, DimensionKey, ListQuery),
+}
+
+/// A question about samples.
+pub fn query(random: &mut Rng, world: &World, now: i64) -> Query {
+    let selector = selector(random, world);
+    let range = range(random, now);
+    let limit = if random.u8(..6) == 0 { random.usize(1..30) } else { 10_000 };
+    match random.u8(..10) {
+        0..2 => Query::Range(RangeQuery { selector, range, limit }),
+        2..8 => Query::Aggregate(AggregateQuery {
+            selector,
+            range,
+            aggregation: *random.choice(&Aggregation::ALL).expect("nine"),
+            max_gap: (random.u8(..3) == 0).then(|| *random.choice(&INTERVALS[..7]).expect("some")),
+            group_by: keys(random),
+            interval: random.bool().then(|| interval(random, &range)),
+            limit,
+        }),
+        _ => Query::Rate(RateQuery {
+            selector,
+            range,
+            group_by: keys(random),
+            interval: interval(random, &range),
+            limit,
+        }),
+    }
+}
+
+/// An aggregate whose two parts add up.
+pub fn additive(random: &mut Rng, world: &World, now: i64) -> AggregateQuery {
+    AggregateQuery {
+        selector: selector(random, world),
+        range: range(random, now),
+        aggregation: *random.choice(&[Aggregation::Sum, Aggregation::Count]).expect("two"),
+        max_gap: None,
+        group_by: keys(random),
+        interval: None,
+        limit: usize::MAX,
+    }
+}
+
+fn selector(random: &mut Rng, world: &World) -> Selector {
+    if random.u8(..20) == 0 {
+        return Selector { metric: name(random, world), filters: Vec::new() };
+    }
+    let metric = world.metric(random);
+    let mut filters = Vec::new();
+    if random.u8(..3) == 0 {
+        let example = random.choice(&metric.series).expect("a series");
+        for (key, value) in example.iter() {
+            if random.bool() {
+                filters.push((key.clone(), value.to_string()));
+            }
+        }
+        if random.u8(..10) == 0 {
+            filters.retain(|(key, _)| key.as_str() != "region");
+            filters.push((key("region"), "nowhere".to_owned()));
+        }
+    }
+    Selector { metric: metric.name.clone(), filters }
+}
+
+/// A metric that may not exist.
+fn name(random: &mut Rng, world: &World) -> MetricName {
+    match random.u8(..6) {
+        0 => MetricName::new("unknown").expect("a valid metric"),
+        _ => world.metric(random).name.clone(),
+    }
+}
+
+fn key(name: &str) -> DimensionKey {
+    DimensionKey::new(name).expect("a valid key")
+}
+
+fn keys(random: &mut Rng) -> Vec<DimensionKey> {
+    let mut keys = vec![key("host"), key("region"), key("_z"), key("unknown")];
+    random.shuffle(&mut keys);
+    keys.truncate(match random.u8(..10) {
+        0..4 => 0,
+        4..8 => 1,
+        8 => 2,
+        _ => 4,
+    });
+    keys
+}
+
+/// Mostly something of the last hours and days, its edges often on whole hours.
+fn range(random: &mut Rng, now: i64) -> TimeRange {
+    let length = *random.choice(&[HOUR / 6, HOUR, 3 * HOUR, 6 * HOUR, DAY, 2 * DAY, 9 * DAY]).expect("some");
+    let end = if random.bool() { now + 1 } else { now - random.i64(..length) };
+    let edge = |random: &mut Rng, time: i64| match random.u8(..4) {
+        0 => time.div_euclid(HOUR) * HOUR,
+        1 => time.div_euclid(10 * SECOND) * 10 * SECOND,
+        _ => time,
+    };
+    let start = end - random.i64(1..=length);
+    let (start, end) = (edge(random, start), edge(random, end));
+    TimeRange::new(start, end.max(start + 1)).expect("start before end")
+}
+
+fn interval(random: &mut Rng, range: &TimeRange) -> i64 {
+    let fine = INTERVALS.iter().position(|interval| range.millis() / interval <= MOST_BUCKETS).unwrap_or(0);
+    *random.choice(&INTERVALS[fine..]).expect("a week at least")
+}
+
+/// A listing; `known` is a name that some listing had.
+pub fn listing(random: &mut Rng, world: &World, known: &[String]) -> Listing {
+    let list = ListQuery {
+        prefix: random.choice(&["", "", "m", "h1", "eu", "x", "é"]).expect("some").to_string(),
+        after: random.bool().then(|| random.choice(known).cloned()).flatten(),
+        limit: *random.choice(&[1, 3, 10, 1_000]).expect("some"),
+    };
+    match random.u8(..4) {
+        0 => Listing::Metrics(list),
+        1 => Listing::Keys(name(random, world), list),
+        _ => Listing::Values(name(random, world), keys(random).pop().unwrap_or(key("host")), list),
+    }
+}
+
+/// A page of the cardinality table; `known` is a row that some page ended with.
+pub fn cardinality(random: &mut Rng, world: &World, known: Option<&CardinalityCursor>) -> CardinalityQuery {
+    CardinalityQuery {
+        metric: random.bool().then(|| name(random, world)),
+        prefix: random.choice(&["", "", "m", "h", "_"]).expect("some").to_string(),
+        after: random.bool().then(|| known.cloned()).flatten(),
+        limit: *random.choice(&[1, 3, 10, 1_000]).expect("some"),
+    }
+}

@@ -1,0 +1,222 @@
+use crate::rocksdb::summary::{HOUR, HourSummary};
+
+use super::*;
+
+const START: i64 = 1_700_000_000_000 / HOUR * HOUR;
+
+struct Written {
+    series: Vec<(u32, Vec<i64>, Vec<f64>)>,
+    page: Page,
+}
+
+fn written(effort: Effort, series: Vec<(u32, Vec<i64>, Vec<f64>)>) -> Written {
+    let mut builder = PageBuilder::new(effort);
+    for (number, times, values) in &series {
+        builder.push(*number, times, values);
+    }
+    assert_eq!(builder.series_count(), series.len());
+    Written { series, page: builder.finish() }
+}
+
+fn every(step: i64, count: i64) -> Vec<i64> {
+    (0..count).map(|at| START + at * step).collect()
+}
+
+fn walk(random: &mut fastrand::Rng, count: usize) -> Vec<f64> {
+    let mut level = 50.0_f64;
+    let mut next = || {
+        level = ((level + random.f64() * 2.0 - 1.0) * 100.0).round() / 100.0;
+        level
+    };
+    (0..count).map(|_| next()).collect()
+}
+
+fn mixed(seed: u64) -> Vec<(u32, Vec<i64>, Vec<f64>)> {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let shared = every(10_000, random.i64(1..9_000));
+    let mut number = 0;
+    (0..random.usize(1..40))
+        .map(|_| {
+            number += random.u32(1..9);
+            let times = match random.u32(0..4) {
+                0 => every(random.i64(1..3_000_000), random.i64(1..3_000)),
+                1 => every(random.i64(1_000..20_000), 2_000)
+                    .into_iter()
+                    .filter(|_| random.u32(0..9) > 0)
+                    .collect(),
+                _ => shared.clone(),
+            };
+            let times = if times.is_empty() { vec![5] } else { times };
+            let values = match random.u32(0..4) {
+                0 => walk(&mut random, times.len()),
+                1 => times.iter().map(|_| random.f64() - 0.5).collect(),
+                2 => times.iter().map(|time| (time / 7_000 % 100_000) as f64).collect(),
+                _ => vec![-0.0; times.len()],
+            };
+            (number, times, values)
+        })
+        .collect()
+}
+
+fn close(one: f64, other: f64, terms: f64) -> bool {
+    (one - other).abs() <= 1e-10 * terms.abs().max(1e-300)
+}
+
+fn assert_close(found: &HourSummary, exact: &HourSummary) {
+    let terms = exact.min.abs().max(exact.max.abs()) * f64::from(exact.count);
+    let area = terms * 10_000.0;
+    assert!(close(found.sum, exact.sum, terms), "{found:?} {exact:?}");
+    assert!(close(found.increase, exact.increase, terms), "{found:?} {exact:?}");
+    assert!(close(found.integral, exact.integral, area), "{found:?} {exact:?}");
+    let rest = HourSummary { sum: exact.sum, increase: exact.increase, integral: exact.integral, ..*found };
+    assert_eq!(rest, *exact);
+}
+
+#[test]
+fn samples_and_hours_come_back() {
+    for seed in 0..60 {
+        let effort = if seed % 2 == 0 { Effort::Seal } else { Effort::Merge };
+        let Written { series, page } = written(effort, mixed(seed));
+        let mut scratch = Scratch::default();
+        let mut index = PageIndex::default();
+        index.read(&page.data, &mut scratch).unwrap();
+        let mut summary = PageSummary::read(&page.summary).unwrap();
+        assert_eq!(page.first_series, series[0].0);
+        assert!(index.series().iter().eq(series.iter().map(|(number, ..)| number)));
+        assert_eq!(index.series(), summary.series());
+        for (position, (_, times, values)) in series.iter().enumerate() {
+            let (mut own_times, mut own_values) = (Vec::new(), Vec::new());
+            for block in index.blocks(position) {
+                let span = index.span(block);
+                let (times, values) = index.decode(&page.data, block, &mut scratch).unwrap();
+                assert_eq!(span, (times[0], times[times.len() - 1]));
+                own_times.extend_from_slice(times);
+                own_values.extend(values.iter().map(|value| value.to_bits()));
+            }
+            assert_eq!(own_times, *times);
+            assert!(
+                own_values.iter().eq(values.iter().map(|value| value.to_bits()).collect::<Vec<_>>().iter())
+            );
+            let profile = summary.profile(position).clone();
+            assert_eq!((profile.samples, profile.first_time), (times.len() as u64, times[0]));
+            assert_eq!(profile.last_time, times[times.len() - 1]);
+            let hours: Vec<&[i64]> = times.chunk_by(|one, other| one / HOUR == other / HOUR).collect();
+            assert_eq!(profile.is_summarised(), times.len() >= SUMMARISED_FROM * hours.len());
+            if !profile.is_summarised() {
+                continue;
+            }
+            let mut from = 0;
+            for (nth, hour) in hours.iter().enumerate() {
+                let exact = HourSummary::of(hour, &values[from..from + hour.len()]);
+                assert_eq!(summary.first_value(position, nth).unwrap().to_bits(), exact.first.to_bits());
+                assert_close(&summary.hour(position, nth).unwrap(), &exact);
+                from += hour.len();
+            }
+        }
+    }
+}
+
+fn bytes_per_sample(effort: Effort, hours: i64, mut next: impl FnMut() -> f64) -> (f64, f64) {
+    let times = every(10_000, 360 * hours);
+    let series = (0..64).map(|number| (number, times.clone(), times.iter().map(|_| next()).collect()));
+    let page = written(effort, series.collect()).page;
+    let samples = (64 * times.len()) as f64;
+    (page.data.len() as f64 / samples, page.summary.len() as f64 / samples)
+}
+
+#[test]
+fn pages_are_as_small_as_they_should_be() {
+    let mut random = fastrand::Rng::with_seed(1);
+    let (mut level, mut small) = (50.0_f64, 50.0_f64);
+    let mut walk = || {
+        level = ((level + random.f64() * 2.0 - 1.0) * 100.0).round() / 100.0;
+        level
+    };
+    let (data, summary) = bytes_per_sample(Effort::Seal, 2, &mut walk);
+    assert!(data <= 1.05 && summary <= 0.06, "walk {data} {summary}");
+    let mut random = fastrand::Rng::with_seed(2);
+    let mut integers = || {
+        small = (small + (0..12).map(|_| random.f64()).sum::<f64>() - 6.0).clamp(0.0, 100.0);
+        small.floor()
+    };
+    let (data, summary) = bytes_per_sample(Effort::Seal, 2, &mut integers);
+    assert!(data + summary <= 0.36, "integers {data} {summary}");
+    let (data, summary) = bytes_per_sample(Effort::Merge, 24, &mut integers);
+    assert!(data + summary <= 0.34, "integers, a day {data} {summary}");
+    let mut random = fastrand::Rng::with_seed(3);
+    let (data, summary) = bytes_per_sample(Effort::Seal, 2, || random.f64());
+    assert!(data <= 7.2 && summary <= 0.15, "entropy {data} {summary}");
+}
+
+#[test]
+fn a_changed_byte_is_noticed_and_harms_only_its_block() {
+    let Written { series, page } = written(Effort::Seal, mixed(3));
+    let mut random = fastrand::Rng::with_seed(9);
+    let (mut scratch, mut index) = (Scratch::default(), PageIndex::default());
+    for _ in 0..400 {
+        let mut data = page.data.clone();
+        let at = random.usize(0..data.len());
+        data[at] ^= 1 << random.u32(0..8);
+        if index.read(&data, &mut scratch).is_err() {
+            assert!(at < 2_000, "{at}");
+            continue;
+        }
+        let mut failed = 0;
+        for (position, (_, times, values)) in series.iter().enumerate() {
+            let mut from = 0;
+            for block in index.blocks(position) {
+                match index.decode(&data, block, &mut scratch) {
+                    Ok((own_times, own_values)) => {
+                        let until = from + own_times.len();
+                        assert!(own_times == &times[from..until] && own_values == &values[from..until]);
+                        from = until;
+                    }
+                    Err(_) => {
+                        failed += 1;
+                        break;
+                    }
+                }
+            }
+        }
+        assert!(failed >= 1);
+    }
+    for at in 0..page.summary.len() {
+        let mut summary = page.summary.clone();
+        summary[at] ^= 1 << random.u32(0..8);
+        assert!(PageSummary::read(&summary).is_err());
+    }
+}
+
+#[test]
+fn bytes_that_nobody_wrote_never_panic_even_with_a_right_checksum() {
+    let page = written(Effort::Seal, mixed(5)).page;
+    let mut random = fastrand::Rng::with_seed(10);
+    let (mut scratch, mut index) = (Scratch::default(), PageIndex::default());
+    let directory = u32::from_le_bytes(page.data[1..5].try_into().unwrap()) as usize;
+    for _ in 0..4_000 {
+        let mut data = page.data.clone();
+        let at = 9 + random.usize(0..directory);
+        data[at] = random.u8(..);
+        let checksum = crc32c::crc32c(&data[9..9 + directory]);
+        data[5..9].copy_from_slice(&checksum.to_le_bytes());
+        if index.read(&data, &mut scratch).is_ok() {
+            for block in 0..index.series().len().min(1) {
+                let _either = index.decode(&data, block, &mut scratch);
+            }
+        }
+        let mut summary = page.summary.clone();
+        for _ in 0..random.usize(1..3) {
+            let at = random.usize(5..summary.len());
+            summary[at] = random.u8(..);
+        }
+        let checksum = crc32c::crc32c(&summary[5..]);
+        summary[1..5].copy_from_slice(&checksum.to_le_bytes());
+        if let Ok(mut summary) = PageSummary::read(&summary) {
+            for position in 0..summary.series().len() {
+                for nth in 0..summary.spans(position).len() {
+                    let _either = summary.hour(position, nth);
+                }
+            }
+        }
+    }
+}

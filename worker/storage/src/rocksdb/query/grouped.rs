@@ -1,0 +1,293 @@
+//! From series to rows per group and window.
+
+use std::ops::Range;
+
+use parking_lot::Mutex;
+use rayon::ThreadPool;
+use rayon::iter::{IntoParallelIterator, ParallelIterator};
+
+use crate::model::{Answer, DimensionKey, GroupKey, QueryStats, Selector, TimeRange};
+use crate::rocksdb::scan::{Detail, Piece, ScanSpec, SeriesScan};
+use crate::store::{QueryContext, Result, StoreError};
+
+use super::catalog::{Catalog, Grouping, Selected};
+use super::cells::{BlockKey, Cell, Cells};
+use super::measure::{Measure, Sample, Series};
+use super::memory::{Held, Memory};
+use super::nothing;
+use super::parallel::{chunks, fold};
+use super::windows::{Windows, days_of};
+
+/// About what a row holds besides its group's strings, which the catalogue shares.
+const ROW_BYTES: usize = 128;
+
+/// Where a query's series, samples and threads come from.
+pub struct Source<'a, S> {
+    /// Series.
+    pub catalog: &'a dyn Catalog,
+    /// Samples.
+    pub scan: &'a S,
+    /// Limits.
+    pub context: &'a QueryContext,
+    /// Threads.
+    pub pool: &'a ThreadPool,
+}
+
+/// What is asked, but for how cells are filled.
+#[derive(Debug, Clone, Copy)]
+pub struct Question<'a> {
+    /// Which series.
+    pub selector: &'a Selector,
+    /// What names a group.
+    pub group_by: &'a [DimensionKey],
+    /// When.
+    pub range: TimeRange,
+    /// What is scanned: the range, and for a rate what is carried in.
+    pub scanned: TimeRange,
+    /// What is scanned before that, for each series' last sample alone.
+    pub carried: Option<TimeRange>,
+    /// The windows of the range.
+    pub windows: Windows,
+    /// How much of each sample is needed.
+    pub detail: Detail,
+    /// Most rows.
+    pub limit: usize,
+}
+
+/// A row, before it gets the shape of its query.
+#[derive(Debug)]
+pub struct Found {
+    /// Whose.
+    pub group: GroupKey,
+    /// The window's number.
+    pub window: u64,
+    /// The number.
+    pub value: f64,
+    /// Samples in it.
+    pub count: u64,
+}
+
+impl<S: SeriesScan> Source<'_, S> {
+    /// Answers `question` by what `measure` makes of the samples.
+    pub fn ask<M: Measure>(&self, question: &Question<'_>, measure: &M) -> Result<Answer<Found>> {
+        // 1. The index: which series, in which groups.
+        let first = question.carried.unwrap_or(question.scanned).start();
+        let days = TimeRange::new(first, question.range.end()).unwrap_or(question.range);
+        let Some(selected) = self.catalog.select(question.selector, days_of(days)) else {
+            return Ok(nothing());
+        };
+        let grouping = self.catalog.group(&selected.ids, question.group_by);
+        let memory = Memory::new(self.context);
+        let _series = memory.hold(4 * (selected.ids.len() + grouping.of.len() + grouping.values.len()))?;
+        let job = Job {
+            source: self,
+            question,
+            measure,
+            selected: &selected,
+            grouping: &grouping,
+            memory: &memory,
+            last: Mutex::new(None),
+        };
+        // 2. Samples into cells, and cells into rows, on the pool.
+        self.pool.install(|| job.run())
+    }
+}
+
+/// A question on its way through the chunks.
+struct Job<'a, S, M> {
+    source: &'a Source<'a, S>,
+    question: &'a Question<'a>,
+    measure: &'a M,
+    selected: &'a Selected,
+    grouping: &'a Grouping,
+    memory: &'a Memory<'a>,
+    /// No wanted row lies behind this block; chunks that begin later look less closely.
+    last: Mutex<Option<BlockKey>>,
+}
+
+/// What some chunks came to.
+struct Part<'a, C> {
+    cells: Cells<C>,
+    matched: u64,
+    points: u64,
+    held: Held<'a>,
+}
+
+impl<C: Cell> Part<'_, C> {
+    fn settle(&mut self) -> Result<()> {
+        self.held.resize(self.cells.bytes())
+    }
+}
+
+/// Series of a chunk that are looked at in the same way: where they are in the chunk's answer.
+#[derive(Default)]
+struct Lane {
+    ids: Vec<u32>,
+    groups: Vec<u32>,
+}
+
+impl<S: SeriesScan, M: Measure> Job<'_, S, M> {
+    fn run(&self) -> Result<Answer<Found>> {
+        let chunks = chunks(self.selected.ids.len(), self.source.pool.current_num_threads());
+        let part = fold(&chunks, &|chunk| self.chunk(chunk), &|left, right| self.merge(left, right))?;
+        let Some(part) = part else { return Ok(nothing()) };
+        self.answer(part)
+    }
+
+    fn chunk(&self, chunk: Range<usize>) -> Result<Part<'_, M::Cell>> {
+        let last = *self.last.lock();
+        let cells = Cells::new(self.wanted(), self.question.windows.count(), last);
+        let mut part = Part { cells, matched: 0, points: 0, held: self.memory.hold(0)? };
+        let (mut near, mut far) = (Lane::default(), Lane::default());
+        for position in chunk {
+            let group = self.grouping.of[position];
+            let lane = if last.is_none_or(|last| group <= last.group) { &mut near } else { &mut far };
+            lane.ids.push(self.selected.ids[position]);
+            lane.groups.push(group);
+        }
+        self.fill(&mut part, &near)?;
+        self.count(&mut part, &far.ids)?;
+        self.publish(&part);
+        Ok(part)
+    }
+
+    /// Scans series whose groups may have a wanted row.
+    fn fill(&self, part: &mut Part<'_, M::Cell>, lane: &Lane) -> Result<()> {
+        let carried = self.carried(part, &lane.ids)?;
+        let question = self.question;
+        let mut before = None;
+        let (mut current, mut seen) = (usize::MAX, false);
+        let spec = self.spec(question.scanned, question.detail);
+        self.scan(&spec, &lane.ids, &mut |position, piece| {
+            if position != current {
+                (current, seen) = (position, false);
+                before = carried.get(position).copied().flatten();
+            }
+            let (last, points) = end_of(&piece)?;
+            part.points += points;
+            if !seen && last.time >= question.range.start() {
+                seen = true;
+                part.matched += 1;
+            }
+            let (cells, group) = (&mut part.cells, lane.groups[position]);
+            let mut series = Series { cells, windows: &question.windows, group, before };
+            match piece {
+                Piece::Samples { times, values } => self.measure.samples(&mut series, times, values),
+                Piece::Hour(hour) if question.detail == Detail::Hours => self.measure.hour(&mut series, hour),
+                Piece::Hour(_) => return Err(StoreError::internal("a summary where samples were asked for")),
+            }
+            before = Some(last);
+            part.settle()
+        })
+    }
+
+    /// The last sample before the scanned range of each series, where the question needs it.
+    fn carried(&self, part: &mut Part<'_, M::Cell>, ids: &[u32]) -> Result<Vec<Option<Sample>>> {
+        let Some(range) = self.question.carried else { return Ok(Vec::new()) };
+        let mut carried = vec![None; ids.len()];
+        self.scan(&self.spec(range, self.question.detail), ids, &mut |position, piece| {
+            let (last, points) = end_of(&piece)?;
+            part.points += points;
+            carried[position] = Some(last);
+            Ok(())
+        })?;
+        Ok(carried)
+    }
+
+    /// Counts series whose groups come after every wanted row.
+    fn count(&self, part: &mut Part<'_, M::Cell>, ids: &[u32]) -> Result<()> {
+        let mut current = usize::MAX;
+        self.scan(&self.spec(self.question.range, Detail::Existence), ids, &mut |position, piece| {
+            part.points += end_of(&piece)?.1;
+            part.matched += u64::from(position != current);
+            current = position;
+            Ok(())
+        })
+    }
+
+    fn scan(
+        &self,
+        spec: &ScanSpec,
+        ids: &[u32],
+        visit: &mut dyn FnMut(usize, Piece<'_>) -> Result<()>,
+    ) -> Result<()> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        self.source.scan.scan(spec, ids, self.source.context, visit)
+    }
+
+    fn spec(&self, range: TimeRange, detail: Detail) -> ScanSpec {
+        ScanSpec { metric: self.selected.metric, range, detail }
+    }
+
+    fn merge<'m>(
+        &'m self,
+        mut left: Part<'m, M::Cell>,
+        right: Part<'m, M::Cell>,
+    ) -> Result<Part<'m, M::Cell>> {
+        self.source.context.check(0)?;
+        left.matched += right.matched;
+        left.points += right.points;
+        left.cells.merge(right.cells);
+        drop(right.held);
+        left.settle()?;
+        self.publish(&left);
+        Ok(left)
+    }
+
+    /// Lets chunks that begin later know which rows nobody wants.
+    fn publish(&self, part: &Part<'_, M::Cell>) {
+        let Some(last) = part.cells.last() else { return };
+        let mut known = self.last.lock();
+        *known = Some(known.map_or(last, |known| known.min(last)));
+    }
+
+    /// One more row than the limit, to know whether there is one.
+    fn wanted(&self) -> usize {
+        self.question.limit.saturating_add(1)
+    }
+
+    fn answer(&self, part: Part<'_, M::Cell>) -> Result<Answer<Found>> {
+        let Part { cells, matched, points, held } = part;
+        let mut cells = cells.into_rows();
+        let truncated = cells.len() > self.question.limit;
+        cells.truncate(self.question.limit);
+        let _rows = self.memory.hold(cells.len() * ROW_BYTES)?;
+        let values: Result<Vec<(u32, u64, f64, u64)>> = cells
+            .into_par_iter()
+            .map(|(group, window, cell)| {
+                let count = cell.count();
+                Ok((group, window, self.measure.value(cell, self.source.context)?, count))
+            })
+            .collect();
+        drop(held);
+        let stats = QueryStats { points_scanned: points, series_matched: matched, truncated };
+        Ok(Answer { rows: self.named(values?), stats })
+    }
+
+    /// Rows with the names of their groups, each looked up once.
+    fn named(&self, values: Vec<(u32, u64, f64, u64)>) -> Vec<Found> {
+        let mut named: Option<(u32, GroupKey)> = None;
+        let row = |(number, window, value, count)| {
+            let group = match &named {
+                Some((known, group)) if *known == number => group.clone(),
+                _ => self.source.catalog.group_key(self.grouping, number),
+            };
+            named = Some((number, group.clone()));
+            Found { group, window, value, count }
+        };
+        values.into_iter().map(row).collect()
+    }
+}
+
+/// The last sample of a piece, and how many it has.
+pub fn end_of(piece: &Piece<'_>) -> Result<(Sample, u64)> {
+    match piece {
+        Piece::Hour(hour) => Ok((Sample { time: hour.last_time, value: hour.last }, u64::from(hour.count))),
+        Piece::Samples { times, values } => match (times.last(), values.last()) {
+            (Some(time), Some(value)) => Ok((Sample { time: *time, value: *value }, times.len() as u64)),
+            _ => Err(StoreError::internal("a piece of a series without a sample")),
+        },
+    }
+}

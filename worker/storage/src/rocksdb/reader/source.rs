@@ -1,0 +1,158 @@
+//! One layer as a scan reads it: forward, page by page, no page twice.
+
+use ::rocksdb::DBPinnableSlice;
+
+use crate::rocksdb::layer::LayerRecord;
+use crate::rocksdb::page::{PageIndex, PageSummary, Scratch, Span, in_page};
+use crate::rocksdb::scan::{Detail, ScanSpec};
+use crate::rocksdb::summary::HourSummary;
+use crate::rocksdb::tables::{PageKey, Tables};
+use crate::store::{Result, StoreError};
+
+/// The pages of a layer that hold a wanted series, and which of them is being read.
+pub(super) struct Source<'a> {
+    tables: &'a Tables,
+    /// The layer's UTC day.
+    pub(super) day: i32,
+    /// The first time of it that is visible.
+    pub(super) from: i64,
+    pages: Vec<Listed>,
+    page: usize,
+    /// Where the last series was found.
+    position: usize,
+    /// Data of the page that is being read, once it was needed.
+    data: Option<DBPinnableSlice<'a>>,
+    index: PageIndex,
+}
+
+struct Listed {
+    key: PageKey,
+    /// Absent when a scan wants samples only.
+    summary: Option<PageSummary>,
+}
+
+impl<'a> Source<'a> {
+    /// Finds the pages of `layer` that may hold one of `ids`; samples before `from` are not shown.
+    pub(super) fn open(
+        tables: &'a Tables,
+        layer: &LayerRecord,
+        from: i64,
+        spec: &ScanSpec,
+        ids: &[u32],
+    ) -> Result<Self> {
+        let mut pages = Vec::new();
+        tables.summaries((layer.day, layer.id, spec.metric), ids, &mut |key, bytes| {
+            let summary = match spec.detail {
+                Detail::Samples => None,
+                _ => Some(PageSummary::read(bytes).map_err(|error| in_page(&key, error))?),
+            };
+            pages.push(Listed { key, summary });
+            Ok(())
+        })?;
+        let index = PageIndex::default();
+        Ok(Self { tables, day: layer.day, from, pages, page: 0, position: 0, data: None, index })
+    }
+
+    /// Whether it has none of the wanted series.
+    pub(super) fn is_empty(&self) -> bool {
+        self.pages.is_empty()
+    }
+
+    /// Goes on to series `id`, greater than those before; whether it is there.
+    pub(super) fn seek(&mut self, id: u32, scratch: &mut Scratch) -> Result<bool> {
+        while self.pages.get(self.page).is_some_and(|page| page.key.last_series < id) {
+            self.page += 1;
+            self.position = 0;
+            self.data = None;
+        }
+        let Some(page) = self.pages.get(self.page).filter(|page| page.key.first_series <= id) else {
+            return Ok(false);
+        };
+        if page.summary.is_none() {
+            self.load(scratch)?;
+        }
+        let summary = self.pages[self.page].summary.as_ref();
+        let series = summary.map_or(self.index.series(), PageSummary::series);
+        self.position += series[self.position..].partition_point(|series| *series < id);
+        Ok(series.get(self.position) == Some(&id))
+    }
+
+    /// The times of the series' first and last samples, visible or not.
+    pub(super) fn interval(&self) -> (i64, i64) {
+        if let Some(summary) = &self.pages[self.page].summary {
+            let profile = summary.profile(self.position);
+            return (profile.first_time, profile.last_time);
+        }
+        let blocks = self.index.blocks(self.position);
+        match blocks.is_empty() {
+            true => (i64::MAX, i64::MIN),
+            false => (self.index.span(blocks.start).0, self.index.span(blocks.end - 1).1),
+        }
+    }
+
+    /// The hours of the series that are summarised; all of its hours, or none.
+    pub(super) fn spans(&self) -> &[Span] {
+        self.pages[self.page].summary.as_ref().map_or(&[], |summary| summary.spans(self.position))
+    }
+
+    /// What the series did in the `nth` of those hours.
+    pub(super) fn hour(&mut self, nth: usize) -> Result<HourSummary> {
+        let (position, (key, summary)) = (self.position, self.summary()?);
+        summary.hour(position, nth).map_err(|error| in_page(&key, error))
+    }
+
+    /// The value of the first sample in the `nth` of those hours.
+    pub(super) fn first_value(&mut self, nth: usize) -> Result<f64> {
+        let (position, (key, summary)) = (self.position, self.summary()?);
+        summary.first_value(position, nth).map_err(|error| in_page(&key, error))
+    }
+
+    fn summary(&mut self) -> Result<(PageKey, &mut PageSummary)> {
+        let page = &mut self.pages[self.page];
+        match &mut page.summary {
+            Some(summary) => Ok((page.key, summary)),
+            None => Err(StoreError::internal("a summary was not read")),
+        }
+    }
+
+    /// Visits the series' visible samples in `[start, end)`, block by block.
+    pub(super) fn read(
+        &mut self,
+        (start, end): (i64, i64),
+        scratch: &mut Scratch,
+        visit: &mut dyn FnMut(&[i64], &[f64]) -> Result<()>,
+    ) -> Result<()> {
+        self.load(scratch)?;
+        let (start, key) = (start.max(self.from), self.pages[self.page].key);
+        let Some(data) = &self.data else { return Ok(()) };
+        for block in self.index.blocks(self.position) {
+            let (first, last) = self.index.span(block);
+            if last < start || end <= first {
+                continue;
+            }
+            let decoded = self.index.decode(data, block, scratch);
+            let (times, values) = decoded.map_err(|error| in_page(&key, error))?;
+            let from = if first >= start { 0 } else { times.partition_point(|time| *time < start) };
+            let to = if last < end { times.len() } else { times.partition_point(|time| *time < end) };
+            if from < to {
+                visit(&times[from..to], &values[from..to])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the current page's directory if that has not been done.
+    fn load(&mut self, scratch: &mut Scratch) -> Result<()> {
+        if self.data.is_some() {
+            return Ok(());
+        }
+        let Listed { key, summary } = &self.pages[self.page];
+        let data = self.tables.page(key)?;
+        self.index.read(&data, scratch).map_err(|error| in_page(key, error))?;
+        if summary.as_ref().is_some_and(|summary| summary.series() != self.index.series()) {
+            return Err(StoreError::corrupt(format!("{key:?}: data and summary are of different series")));
+        }
+        self.data = Some(data);
+        Ok(())
+    }
+}
