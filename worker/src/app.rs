@@ -17,6 +17,7 @@ use tower_http::set_header::SetResponseHeaderLayer;
 use crate::auth::Auth;
 use crate::body::BodyBudget;
 use crate::error::Error;
+use crate::framing;
 use crate::lifecycle::Lifecycle;
 use crate::limits::{AddressLimits, Limits, limit_addresses};
 use crate::metrics::Metrics;
@@ -90,6 +91,8 @@ pub fn router(state: AppState) -> Router {
         .layer(from_fn(observe::log))
         // Above the limit, so that what it refuses is counted.
         .layer(from_fn_with_state(state.clone(), observe::count))
+        // Above the limit: it costs nothing, and what follows may rely on it.
+        .layer(from_fn(framing::refuse_ambiguous))
         // Answers are for one tenant and one moment, and are what they say they are.
         .layer(header(CACHE_CONTROL, HeaderValue::from_static("no-store")))
         .layer(header(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")))
