@@ -8,6 +8,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
 /// 2026-03-01 00:00 UTC less half a minute: a store that lives for a while sees midnight.
 pub const BEGIN: i64 = 1_772_323_200_000 - 30_000;
 const STEP: i64 = 40;
@@ -30,14 +32,16 @@ pub struct Row {
 /// batches overwrite each other and themselves, and sometimes a day late.
 #[must_use]
 pub fn batch(seed: u64, writer: u32, number: u64) -> Vec<Row> {
-    let mut random = fastrand::Rng::with_seed(seed ^ (u64::from(writer) << 48) ^ (number << 8));
+    // Hashed, since neighbouring seeds of this generator begin with much the same numbers.
+    let place = [u64::from(writer).to_le_bytes(), number.to_le_bytes()].concat();
+    let mut random = fastrand::Rng::with_seed(xxh3_64_with_seed(&place, seed));
     let rows = if random.u8(..32) == 0 { random.u32(500..3_000) } else { random.u32(1..60) };
     let late = if random.u8(..32) == 0 { DAY } else { 0 };
     let known = 4 + u32::try_from(number / 8).unwrap_or(u32::MAX).min(400);
     let now = BEGIN + STEP * i64::try_from(number).unwrap_or(0) - late;
     let row = |_| Row {
         series: random.u32(..known),
-        time: (now - random.i64(..2_000)) / 10 * 10,
+        time: (now - random.i64(0..2_000)) / 10 * 10,
         value: f64::from(random.u32(..1_000_000)) / 100.0,
     };
     (0..rows).map(row).collect()

@@ -18,8 +18,7 @@ use super::layer::{DAY, Layer, LayerBuilder, LayerRecord, day_of, day_start};
 use super::seal::{cut_off_key, put_layer, rewrite_definitions};
 use super::tables::{MetaBatch, Prefix};
 
-use cursor::Cursor;
-pub use cursor::merge_samples;
+pub use cursor::{Cursor, merge_samples};
 
 /// Neighbours of about this ratio of sizes are merged once there are [`TIER`] of them.
 const RATIO: u64 = 4;

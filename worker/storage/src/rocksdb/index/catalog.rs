@@ -39,7 +39,8 @@ impl Catalog for TenantIndex {
         let mut values = Vec::new();
         for (done, key) in keys.iter().enumerate() {
             let (mut numbers, distinct) = self.numbered(ids, || text_of_key(key));
-            let order = self.order_of_texts(&distinct);
+            let texts = self.core.read().texts.chunks().clone();
+            let order = by_text(&texts, &distinct);
             rerank(&mut numbers, &order);
             let pairs = groups.refine(&numbers, order.len());
             let mut longer = Vec::with_capacity(pairs.len() * (done + 1));
@@ -57,7 +58,9 @@ impl Catalog for TenantIndex {
         let core = self.core.read();
         let first = group as usize * grouping.keys;
         let values = grouping.values.get(first..first + grouping.keys).unwrap_or(&[]);
-        values.iter().map(|text| (*text != ABSENT).then(|| Arc::from(core.texts.get(*text)))).collect()
+        let text =
+            |number: &u32| Some(core.texts.get(*number)).filter(|text| !text.is_empty()).map(Arc::from);
+        values.iter().map(text).collect()
     }
 
     fn dimensions(&self, id: u32) -> Dimensions {
@@ -139,7 +142,7 @@ impl TenantIndex {
     {
         // Worth a table by slot when there are not many more texts than series.
         let texts = self.core.read().texts.numbers();
-        let of_slot = if texts / 4 <= ids.len() { vec![ABSENT; texts] } else { Vec::new() };
+        let of_slot = if texts / 2 <= ids.len() { vec![ABSENT; texts] } else { Vec::new() };
         let mut numbering = Numbering { of_slot, others: HashMap::new(), distinct: Vec::new() };
         let mut numbers = Vec::with_capacity(ids.len());
         let mut read = reader();
@@ -150,42 +153,34 @@ impl TenantIndex {
         (numbers, numbering.distinct)
     }
 
-    /// Places among `distinct`, an absent value first, then by text.
-    fn order_of_texts(&self, distinct: &[u32]) -> Vec<u32> {
-        let texts = self.core.read().texts.chunks().clone();
-        let (absent, present): (Vec<_>, Vec<_>) =
-            (0_u32..).zip(distinct.iter().copied()).partition(|(_, text)| *text == ABSENT);
-        let mut order: Vec<u32> = absent.into_iter().map(|(at, _)| at).collect();
-        order.extend(by_text(&texts, &present));
-        order
-    }
-
     /// The rank of each of `distinct` in the contract's order (no pair, then by key, then by value), and
     /// how many ranks there are. Pairs of two metrics may be alike, and then have one rank.
     fn ranks_of_pairs(&self, distinct: &[Pair]) -> (Vec<u32>, usize) {
-        let mut columns: HashMap<(u32, u32), Vec<(u32, u32)>> = HashMap::new();
+        let mut of_column: HashMap<(u32, u32), Vec<u32>> = HashMap::new();
         for (at, pair) in (0..).zip(distinct) {
-            if let Some((metric, column, text)) = *pair {
-                columns.entry((metric, column)).or_default().push((at, text));
+            if let Some((metric, column, _)) = *pair {
+                of_column.entry((metric, column)).or_default().push(at);
             }
         }
         let core = self.core.read();
-        let mut of_key: BTreeMap<&DimensionKey, Vec<(u32, u32)>> = BTreeMap::new();
-        for ((metric, column), values) in columns {
+        let mut of_key: BTreeMap<&DimensionKey, Vec<u32>> = BTreeMap::new();
+        for ((metric, column), pairs) in of_column {
             let column = &core.metrics[metric as usize].columns[column as usize];
-            of_key.entry(column.key()).or_default().extend(values);
+            of_key.entry(column.key()).or_default().extend(pairs);
         }
-        let values: Vec<Vec<(u32, u32)>> = of_key.into_values().collect();
+        let of_key: Vec<Vec<u32>> = of_key.into_values().collect();
         let texts = core.texts.chunks().clone();
         drop(core);
         let mut ranks = vec![0; distinct.len()];
         let mut next = usize::from(distinct.contains(&None));
-        for values in values {
-            let mut last = None;
-            for at in by_text(&texts, &values) {
-                let text = distinct[at as usize].map(|(_, _, text)| text);
-                next += usize::from(last != Some(text));
-                last = Some(text);
+        for pairs in of_key {
+            let text = |at: u32| distinct[at as usize].map_or(ABSENT, |(_, _, text)| text);
+            let numbers: Vec<u32> = pairs.iter().map(|at| text(*at)).collect();
+            let mut last = ABSENT;
+            for place in by_text(&texts, &numbers) {
+                let (number, at) = (numbers[place as usize], pairs[place as usize]);
+                next += usize::from(last != number);
+                last = number;
                 ranks[at as usize] = next as u32 - 1;
             }
         }

@@ -214,7 +214,7 @@ impl Core {
         let mut count = 0;
         for text in values {
             match numbers.get_mut(count) {
-                Some(likely) if self.texts.get(*likely) == text => {}
+                Some(likely) if self.texts.get(*likely) == text && !text.is_empty() => {}
                 Some(other) => *other = self.texts.intern(text),
                 None => numbers.push(self.texts.intern(text)),
             }

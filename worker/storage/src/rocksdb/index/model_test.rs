@@ -263,6 +263,14 @@ impl Pair {
         let present = self.model.present().count() as u64;
         assert_eq!(self.tenant.usage(), (metrics.len() as u64, present));
         assert_eq!(self.index.series(), present);
+        let given: Vec<u32> = self.model.given.iter().copied().collect();
+        assert!(
+            self.tenant
+                .alive_each(&given)
+                .iter()
+                .zip(&given)
+                .all(|(alive, id)| *alive == self.tenant.alive(*id))
+        );
         for id in &self.model.given {
             let known = self.model.series.get(id);
             assert_eq!(self.tenant.alive(*id), known.is_some());
@@ -533,7 +541,14 @@ fn the_account_of_memory_grows_and_shrinks_with_the_series() {
     let page = tenant.list_values(&metric("m"), &key("id"), &list("value-1", None, 3));
     assert_eq!((page.total, page.more), (11_111, true));
     assert!(index.memory() > full, "a listing's order counts");
-    assert_eq!(tenant.expire(&|_| 2).len(), 20_000);
+    let kept: Vec<u32> = (0..20_000).step_by(9).collect();
+    tenant.mark(2, &kept);
+    assert_eq!(tenant.expire(&|_| 2).len(), 20_000 - kept.len());
+    let page = tenant.list_values(&metric("m"), &key("id"), &list("value-", None, 9_000));
+    assert_eq!((page.names.len(), page.total), (kept.len(), kept.len() as u64));
+    let env = Selector { metric: metric("m"), filters: vec![(key("env"), "prod".to_owned())] };
+    assert_eq!(tenant.select(&env, 0..=9).unwrap().ids, kept);
+    assert_eq!(tenant.dimensions(kept[7]).get("id").unwrap().as_ref(), format!("value-{}", kept[7]));
     assert!(index.memory() < empty + (full - empty) / 4, "{} {full} {empty}", index.memory());
 }
 

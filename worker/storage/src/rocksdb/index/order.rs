@@ -2,56 +2,56 @@
 
 use super::texts::Chunks;
 
-/// Sorts `numbers` (payload, text) by text and returns the payloads.
+/// The places of `numbers`, each the number of a text, in the order of the texts; one that is absent
+/// or gone comes first.
 #[must_use]
-pub fn by_text(texts: &Chunks, numbers: &[(u32, u32)]) -> Vec<u32> {
+pub fn by_text(texts: &Chunks, numbers: &[u32]) -> Vec<u32> {
+    let text = |at: u32| texts.get(numbers[at as usize]);
     let common = common_prefix(texts, numbers);
     // The eight bytes behind what all have in common decide nearly every comparison.
-    let mut keyed: Vec<(u64, u32)> = (0_u32..)
-        .zip(numbers)
-        .map(|(at, (_, text))| (leading(&texts.get(*text).as_bytes()[common..]), at))
-        .collect();
-    let text = |at: u32| texts.get(numbers[at as usize].1);
+    let mut keyed: Vec<(u64, u32)> =
+        (0..numbers.len() as u32).map(|at| (leading(text(at).as_bytes(), common), at)).collect();
     keyed.sort_unstable_by(|one, other| one.0.cmp(&other.0).then_with(|| text(one.1).cmp(text(other.1))));
-    keyed.into_iter().map(|(_, at)| numbers[at as usize].0).collect()
+    keyed.into_iter().map(|(_, at)| at).collect()
 }
 
-/// Merges `added` into `sorted`; `text_of` tells the text of a payload.
+/// Merges `added` into `sorted`; `text_of` tells the text of an item.
 #[must_use]
 pub fn merge(texts: &Chunks, sorted: &[u32], added: &[u32], text_of: impl Fn(u32) -> u32) -> Vec<u32> {
-    let numbers: Vec<(u32, u32)> = added.iter().map(|payload| (*payload, text_of(*payload))).collect();
-    let added = by_text(texts, &numbers);
+    let numbers: Vec<u32> = added.iter().map(|item| text_of(*item)).collect();
+    let added: Vec<u32> = by_text(texts, &numbers).into_iter().map(|at| added[at as usize]).collect();
     if sorted.is_empty() {
         return added;
     }
     let mut merged = Vec::with_capacity(sorted.len() + added.len());
     let mut rest = sorted;
-    for payload in added {
-        let text = texts.get(text_of(payload));
+    for item in added {
+        let text = texts.get(text_of(item));
         let before = rest.partition_point(|other| texts.get(text_of(*other)) < text);
         merged.extend_from_slice(&rest[..before]);
-        merged.push(payload);
+        merged.push(item);
         rest = &rest[before..];
     }
     merged.extend_from_slice(rest);
     merged
 }
 
-/// How many leading bytes all have in common.
-fn common_prefix(texts: &Chunks, numbers: &[(u32, u32)]) -> usize {
-    let Some((_, first)) = numbers.first() else { return 0 };
-    let first = texts.get(*first).as_bytes();
-    numbers.iter().fold(first.len(), |common, (_, text)| {
-        let other = texts.get(*text).as_bytes();
+/// How many leading bytes all that are there have in common.
+fn common_prefix(texts: &Chunks, numbers: &[u32]) -> usize {
+    let mut present =
+        numbers.iter().map(|number| texts.get(*number).as_bytes()).filter(|text| !text.is_empty());
+    let Some(first) = present.next() else { return 0 };
+    present.fold(first.len(), |common, other| {
         first[..common].iter().zip(other).take_while(|(one, other)| one == other).count()
     })
 }
 
-/// The first eight bytes as a number that compares like them, but for missing bytes, which are 0.
-fn leading(bytes: &[u8]) -> u64 {
+/// Eight bytes from `start` on as a number that compares like them, but for missing bytes, which are 0.
+fn leading(text: &[u8], start: usize) -> u64 {
+    let rest = text.get(start..).unwrap_or(&[]);
     let mut first = [0; 8];
-    let length = bytes.len().min(8);
-    first[..length].copy_from_slice(&bytes[..length]);
+    let length = rest.len().min(8);
+    first[..length].copy_from_slice(&rest[..length]);
     u64::from_be_bytes(first)
 }
 
@@ -74,18 +74,18 @@ mod tests {
                     format!("{start}{}", letters.collect::<String>())
                 })
                 .collect();
-            names.sort_unstable_by_key(|_| 0);
-            names.dedup();
+            let mut seen = std::collections::HashSet::new();
+            names.retain(|name| !name.is_empty() && seen.insert(name.clone()));
             let ids: Vec<u32> = names.iter().map(|name| texts.intern(name)).collect();
-            let numbers: Vec<(u32, u32)> = (0..).zip(ids.iter().copied()).collect();
-            let sorted = by_text(texts.chunks(), &numbers);
+            let sorted = by_text(texts.chunks(), &ids);
             let mut expected = names.clone();
             expected.sort();
             let read = |order: &[u32]| order.iter().map(|at| names[*at as usize].clone()).collect::<Vec<_>>();
             assert_eq!(read(&sorted), expected);
-            let (old, new): (Vec<_>, Vec<_>) = numbers.iter().copied().partition(|(at, _)| at % 3 == 0);
-            let old = by_text(texts.chunks(), &old);
-            let new: Vec<u32> = new.iter().map(|(at, _)| *at).collect();
+            let (new, old): (Vec<u32>, Vec<u32>) = (0..names.len() as u32).partition(|at| at % 3 != 0);
+            let old_ids: Vec<u32> = old.iter().map(|at| ids[*at as usize]).collect();
+            let old: Vec<u32> =
+                by_text(texts.chunks(), &old_ids).into_iter().map(|at| old[at as usize]).collect();
             let merged = merge(texts.chunks(), &old, &new, |at| ids[at as usize]);
             assert_eq!(read(&merged), expected);
         }

@@ -74,6 +74,12 @@ pub struct Bitmap {
 const BITMAP_FROM: u32 = 64;
 const DENSE: u32 = 32;
 
+/// Whether so many series between these two are worth a bitmap.
+fn is_dense(count: u32, first: Option<u32>, last: Option<u32>) -> bool {
+    let (Some(first), Some(last)) = (first, last) else { return false };
+    count >= BITMAP_FROM && count >= DENSE * ((last >> 16) - (first >> 16) + 1)
+}
+
 /// Bytes of `ids` on the heap, about.
 #[must_use]
 pub fn bitmap_bytes(ids: &RoaringBitmap) -> usize {
@@ -124,8 +130,7 @@ impl Packed {
     }
 
     fn is_dense(&self) -> bool {
-        let first = self.iter().next().unwrap_or(0);
-        self.count >= BITMAP_FROM && self.count >= DENSE * ((self.last >> 16) - (first >> 16) + 1)
+        is_dense(self.count, self.iter().next(), Some(self.last))
     }
 }
 
@@ -166,8 +171,10 @@ impl Ids {
             }
             return Self::Short(short);
         }
-        let packed = Packed::from_ids(ids.iter());
-        if packed.is_dense() { Self::Bitmap(Bitmap::new(ids)) } else { Self::Packed(packed) }
+        if is_dense(ids.len() as u32, ids.min(), ids.max()) {
+            return Self::Bitmap(Bitmap::new(ids));
+        }
+        Self::Packed(Packed::from_ids(ids.iter()))
     }
 
     /// Adds a series; cheap when it is greater than all others.
@@ -192,7 +199,12 @@ impl Ids {
 
     /// Removes the series in `gone`; returns what is left when that is one or none.
     pub fn remove(&mut self, gone: &RoaringBitmap) -> Option<Option<u32>> {
-        *self = Self::from_bitmap(self.to_bitmap() - gone);
+        let mut ids = match self {
+            Self::Bitmap(bitmap) => std::mem::take(&mut bitmap.ids),
+            _ => self.to_bitmap(),
+        };
+        ids -= gone;
+        *self = Self::from_bitmap(ids);
         match self {
             Self::Short(short) if short.count <= 1 => Some(short.ids().first().copied()),
             _ => None,

@@ -202,6 +202,13 @@ impl TenantIndex {
         self.core.read().known().contains(id)
     }
 
+    /// Which of `ids` are known: [`TenantIndex::alive`] for many, under one lock.
+    #[must_use]
+    pub fn alive_each(&self, ids: &[u32]) -> Vec<bool> {
+        let core = self.core.read();
+        ids.iter().map(|id| core.known().contains(*id)).collect()
+    }
+
     /// Metrics with a series present, and series present, on any day.
     #[must_use]
     pub fn usage(&self) -> (u64, u64) {

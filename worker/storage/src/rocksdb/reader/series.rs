@@ -348,7 +348,8 @@ impl Assembler {
         let summarised = own.iter().any(|part| part.nth != LOOSE);
         let visible = own.iter().all(|part| part.nth == LOOSE || sources[part.place].from <= part.first);
         if !(whole && summarised && visible && are_apart(own)) {
-            return self.emit_samples(sources, heads, (hour, hour + HOUR), parts, emit);
+            let shown = (hour.max(self.shown.start()), (hour + HOUR).min(self.shown.end()));
+            return self.emit_samples(sources, heads, shown, parts, emit);
         }
         let mut joined: Option<HourSummary> = None;
         for part in own {

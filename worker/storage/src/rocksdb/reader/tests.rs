@@ -9,7 +9,6 @@ use crate::rocksdb::record::Rows;
 use crate::rocksdb::summary::{HOUR, HourSummary};
 use crate::store::ErrorKind;
 
-use super::series::Samples;
 use super::*;
 
 const METRIC: u32 = 7;
@@ -72,21 +71,22 @@ impl Store {
 
     fn freeze(&mut self) {
         let head = std::mem::take(&mut self.view.active);
-        self.view.frozen.push(Frozen { head, first_commit: self.first_commit, last_commit: self.commit });
+        let (first_commit, last_commit) = (self.first_commit, self.commit);
+        self.view.frozen.push(Frozen { head, first_commit, last_commit, accepted: Arc::default() });
         self.first_commit = self.commit + 1;
     }
 
     fn seal(&mut self, effort: Effort) {
         let frozen = self.view.frozen.remove(0);
-        let mut by_day: BTreeMap<i32, BTreeMap<(u32, u32), Samples>> = BTreeMap::new();
+        let mut by_day: BTreeMap<i32, BTreeMap<(u32, u32), (Vec<i64>, Vec<f64>)>> = BTreeMap::new();
         for id in frozen.head.series() {
-            let mut samples = Samples::default();
-            frozen.head.read(id, &mut samples.times, &mut samples.values);
-            for (time, value) in samples.times.iter().zip(&samples.values) {
+            let (mut times, mut values) = (Vec::new(), Vec::new());
+            frozen.head.read(id, &mut times, &mut values);
+            for (time, value) in times.iter().zip(&values) {
                 let metric = if id % 2 == 0 { METRIC } else { OTHER };
                 let of_series = by_day.entry(day_of(*time)).or_default().entry((metric, id)).or_default();
-                of_series.times.push(*time);
-                of_series.values.push(*value);
+                of_series.0.push(*time);
+                of_series.1.push(*value);
             }
         }
         let commits = (frozen.first_commit, frozen.last_commit);
@@ -95,8 +95,8 @@ impl Store {
             let files = self.tables.begin_layer(day, self.layer);
             let record = LayerRecord::empty(self.layer, day, commits);
             let mut builder = LayerBuilder::new(&files, record, effort).unwrap();
-            for ((metric, id), samples) in &series {
-                builder.add(*metric, *id, &samples.times, &samples.values).unwrap();
+            for ((metric, id), (times, values)) in &series {
+                builder.add(*metric, *id, times, values).unwrap();
             }
             let record = builder.finish().unwrap().unwrap();
             self.tables.ingest_layer(files).unwrap();
