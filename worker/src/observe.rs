@@ -91,7 +91,7 @@ pub async fn recover(State(state): State<AppState>, mut request: Request, next: 
     response
 }
 
-fn message_of<'a>(panic: &'a (dyn Any + Send)) -> &'a str {
+fn message_of(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&'static str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }
