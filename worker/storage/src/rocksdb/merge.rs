@@ -209,7 +209,7 @@ fn fill(
             let from = own_times.partition_point(|time| *time < visible);
             merge_samples(&mut times, &mut values, &own_times[from..], &own_values[from..]);
             pace.done(own_times.len() as u64);
-            cursor.next()?;
+            cursor.advance()?;
         }
         if inner.index.is_alive(metric, series) {
             builder.add(metric, series, &times, &values)?;

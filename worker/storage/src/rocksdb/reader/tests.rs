@@ -15,6 +15,8 @@ const METRIC: u32 = 7;
 const OTHER: u32 = 8;
 const START: i64 = 1_700_000_000_000 / DAY * DAY;
 
+/// Times and values.
+type Columns = (Vec<i64>, Vec<f64>);
 type Model = BTreeMap<(u32, i64), f64>;
 
 /// A store without its engine: writes, deletes, seals and merges done by hand, beside a model of them.
@@ -78,7 +80,7 @@ impl Store {
 
     fn seal(&mut self, effort: Effort) {
         let frozen = self.view.frozen.remove(0);
-        let mut by_day: BTreeMap<i32, BTreeMap<(u32, u32), (Vec<i64>, Vec<f64>)>> = BTreeMap::new();
+        let mut by_day: BTreeMap<i32, BTreeMap<(u32, u32), Columns>> = BTreeMap::new();
         for id in frozen.head.series() {
             let (mut times, mut values) = (Vec::new(), Vec::new());
             frozen.head.read(id, &mut times, &mut values);
@@ -306,7 +308,7 @@ fn a_cursor_reads_every_series_of_a_layer() {
         assert_eq!(metric, if id % 2 == 0 { METRIC } else { OTHER });
         let (times, values) = cursor.samples();
         read.extend(times.iter().zip(values).map(|(time, value)| ((id, *time), *value)));
-        cursor.next().unwrap();
+        cursor.advance().unwrap();
     }
     assert_eq!(cursor.last_commit(), 200);
     read.sort_by_key(|(key, _)| *key);
