@@ -234,7 +234,7 @@ fn fill(store: &mut Store, random: &mut fastrand::Rng, now: &mut i64) {
 #[test]
 fn scans_equal_a_model_over_layers_heads_deletes_and_floors() {
     let mut hours = 0;
-    for seed in 0..40 {
+    for seed in 0..16 {
         let mut random = fastrand::Rng::with_seed(seed);
         let (mut store, mut now) = (Store::open(), START);
         for _ in 0..random.usize(1..7) {
@@ -246,7 +246,7 @@ fn scans_equal_a_model_over_layers_heads_deletes_and_floors() {
                 store.seal(if random.bool() { Effort::Seal } else { Effort::Merge });
             }
         }
-        for round in 0..30 {
+        for round in 0..60 {
             let span = 1_i64 << random.u32(10..29);
             let aligned = if random.bool() { HOUR } else { 1 };
             let start = (now - random.i64(0..3 * DAY)) / aligned * aligned;
@@ -259,7 +259,7 @@ fn scans_equal_a_model_over_layers_heads_deletes_and_floors() {
             hours += store.check(floor, range, &ids, &format!("seed {seed} round {round}"));
         }
     }
-    assert!(hours > 10_000, "{hours} hours came from summaries");
+    assert!(hours > 4_000, "{hours} hours came from summaries");
 }
 
 fn regular(store: &mut Store, from: i64, to: i64) {
