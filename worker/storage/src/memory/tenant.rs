@@ -105,15 +105,15 @@ impl TenantState {
         let mut refused = Vec::new();
         for (row, (metric, dimensions, spelling)) in (0_u32..).zip(described) {
             let (time, value) = (batch.timestamps[row as usize], batch.values[row as usize]);
+            // A sample of a day that is over leaves nothing behind: no series, so it meets no limit.
+            if day_of(time) < day_of(self.floor(&metric, now)) {
+                continue;
+            }
             if let Err(refusal) = self.admit(&metric, &dimensions, &batch.limits) {
                 refused.push((row, refusal));
                 continue;
             }
             self.count_accepted(now);
-            // A sample of a day that is over leaves nothing behind, not even a series.
-            if day_of(time) < day_of(self.floor(&metric, now)) {
-                continue;
-            }
             let series = self.series(metric, dimensions, next_handle);
             series.samples.insert(time, value);
             series.days.insert(day_of(time));

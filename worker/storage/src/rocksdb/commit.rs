@@ -343,7 +343,8 @@ impl Living {
         day < self.metrics.values().copied().fold(self.default, i32::max)
     }
 
-    fn of(&self, metric: &MetricName) -> i32 {
+    /// The first day that lives of `metric`.
+    pub fn of(&self, metric: &MetricName) -> i32 {
         self.metrics.get(metric).copied().unwrap_or(self.default)
     }
 }

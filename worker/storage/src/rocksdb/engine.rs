@@ -1,5 +1,6 @@
 //! The engine: its parts, how they are opened, and what is shared between its threads.
 
+mod arrival;
 mod open;
 mod store;
 #[cfg(test)]

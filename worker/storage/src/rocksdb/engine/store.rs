@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use crate::model::{
     AggregateQuery, AggregateRow, Answer, Batch, DimensionKey, MetricName, Query, RangeQuery, RangeRow,
-    RateQuery, RateRow, RowSeries, Selector, Tenant, TimeRange,
+    RateQuery, RateRow, RowSeries, Selector, SeriesLimits, Tenant, TimeRange,
 };
 use crate::rocksdb::commit::{self, Committer, Done, Work};
 use crate::rocksdb::index::{Definitions, TenantIndex};
@@ -320,13 +320,18 @@ impl MetricsStore for RocksDb {
         self.inner.queue.admit()?;
         self.inner.check_head_room()?;
         let durable = self.inner.options.ack == Ack::Durable;
+        let mut arrival = self.inner.arrival(tenant, batch);
+        let batch = std::mem::replace(&mut arrival.batch, Batch::new(SeriesLimits::NONE));
         if batch.is_empty() {
             return Ok(WriteOutcome { refused: Vec::new(), durable });
         }
         if !batch.new_series.is_empty() {
             self.expire_if_due(tenant).await?;
         }
-        let (answer, refused) = self.inner.enqueue(tenant, batch)?;
+        let (answer, mut refused) = self.inner.enqueue(tenant, batch)?;
+        for (row, _) in &mut refused {
+            *row = arrival.place(*row);
+        }
         if let Some(answer) = answer {
             answered(answer).await?;
         }
