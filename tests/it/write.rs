@@ -241,7 +241,8 @@ fn the_last_write_of_a_series_and_millisecond_wins() {
 fn too_many_samples_or_bytes_are_413() {
     let worker = Setup::new().with("ingest.max_batch", 100).with("server.max_body_bytes", "100 KB").start();
     let client = worker.client();
-    let samples: Vec<Value> = (0..101).map(|n| sample("m", now() - n, 1.0, &[])).collect();
+    let at = now();
+    let samples: Vec<Value> = (0..101).map(|n| sample("m", at - n, 1.0, &[])).collect();
     client.store(&samples[..100]);
     assert!(!client.write(&samples).refused(413).is_empty());
     let padding = " ".repeat(110_000);

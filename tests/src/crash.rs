@@ -12,7 +12,7 @@ pub mod power;
 use std::fmt;
 use std::io::{self, BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ use luminate_storage::store::{MetricsStore, QueryContext};
 use tempfile::TempDir;
 
 use crate::ledger::{Ledger, UnderWay};
-use child::Orders;
+use child::{Orders, Said};
 use power::Volume;
 
 /// Writers at once.
@@ -80,15 +80,17 @@ pub struct Summary {
     pub checked: u32,
     /// Stores.
     pub stores: u32,
-    /// Batches acknowledged.
-    pub batches: u64,
+    /// Batches and deletes acknowledged.
+    pub steps: u64,
     /// Samples acknowledged.
     pub samples: u64,
     /// Samples read back.
     pub read: u64,
-    /// Batches under way that were stored.
-    pub stored: u64,
-    /// Batches under way that were not.
+    /// Seals and merges done.
+    pub reorganised: u64,
+    /// Steps under way that were done all the same.
+    pub done: u64,
+    /// Steps under way that were not.
     pub absent: u64,
     /// The longest opening after a crash.
     pub slowest_open: Duration,
@@ -98,16 +100,17 @@ impl fmt::Display for Summary {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             formatter,
-            "{} crashes ({} while opening), {} stores, {} checks: {} batches of {} samples acked, none lost, \
-             none doubled; {} samples read; under way: {} stored, {} not; slowest open {} ms; seed {}",
+            "{} crashes ({} while opening), {} stores, {} checks: {} steps with {} samples acked, none lost, none \
+             doubled; {} samples read; {} seals and merges; under way: {} done, {} not; slowest open {} ms; seed {}",
             self.cycles,
             self.while_opening,
             self.stores,
             self.checked,
-            self.batches,
+            self.steps,
             self.samples,
             self.read,
-            self.stored,
+            self.reorganised,
+            self.done,
             self.absent,
             self.slowest_open.as_millis(),
             self.seed
@@ -196,7 +199,7 @@ struct Round {
     seed: u64,
     /// Crashes until it ends.
     left: u32,
-    /// Whether the ledger knows what became of the batches under way at the last crash.
+    /// Whether the ledger knows what became of the steps under way at the last crash.
     certain: bool,
 }
 
@@ -228,8 +231,12 @@ impl Round {
             volume.cut().map_err(text)?;
         }
         // 2. What it has acknowledged counts.
-        for (writer, number) in writing.end()? {
-            summary.batches += 1;
+        for said in writing.end()? {
+            let Said::Acked(writer, number) = said else {
+                summary.reorganised += 1;
+                continue;
+            };
+            summary.steps += 1;
             summary.samples += self.ledger.acked(writer, number) as u64;
         }
         if let Disk::Volume(volume) = &mut self.disk {
@@ -269,7 +276,7 @@ impl Round {
             let found = runtime.block_on(read(&store, writer))?;
             summary.read += found.len() as u64;
             match self.ledger.check(writer, &found).map_err(text)? {
-                UnderWay::Stored => summary.stored += 1,
+                UnderWay::Done => summary.done += 1,
                 UnderWay::Absent => {
                     summary.absent += 1;
                     if random.u8(..8) == 0 {
@@ -329,9 +336,9 @@ async fn read(store: &RocksDb, writer: u32) -> Result<Vec<(u32, i64, f64)>> {
 /// A child that writes.
 struct Writing {
     child: Child,
-    acks: Receiver<(u32, u64)>,
+    said: Receiver<Said>,
     reader: Option<JoinHandle<()>>,
-    first: Option<(u32, u64)>,
+    first: Option<Said>,
 }
 
 impl Drop for Writing {
@@ -352,20 +359,20 @@ impl Writing {
             .spawn()
             .map_err(|error| format!("{}: {error}", plan.program.display()))?;
         let out = child.stdout.take().ok_or("a pipe")?;
-        let (sender, acks) = channel();
+        let (sender, said) = channel();
         let reader = thread::spawn(move || {
-            for ack in lines(out) {
+            for line in BufReader::new(out).lines().map_while(io::Result::ok) {
                 // Nobody listens any more after a failure.
-                let _gone = sender.send(ack);
+                let _gone = Said::parse(&line).map(|said| sender.send(said));
             }
         });
-        Ok(Self { child, acks, reader: Some(reader), first: None })
+        Ok(Self { child, said, reader: Some(reader), first: None })
     }
 
     /// Waits for `delay`, after the first acknowledgement if `until_first`; whether none had come.
     fn wait(&mut self, until_first: bool, delay: Duration) -> Result<bool> {
         if until_first {
-            match self.acks.recv_timeout(START) {
+            match self.said.recv_timeout(START) {
                 Ok(first) => self.first = Some(first),
                 Err(RecvTimeoutError::Timeout) => return Err("the child acknowledges nothing".to_owned()),
                 Err(RecvTimeoutError::Disconnected) => {}
@@ -375,33 +382,26 @@ impl Writing {
         match self.child.try_wait().map_err(text)? {
             Some(_) => Err(format!("the child ended by itself: {}", self.complaint())),
             None => {
-                self.first = self.first.take().or_else(|| self.acks.try_recv().ok());
+                self.first = self.first.take().or_else(|| self.said.try_recv().ok());
                 Ok(self.first.is_none())
             }
         }
     }
 
-    /// Kills the child; every batch that it has acknowledged.
-    fn end(mut self) -> Result<Vec<(u32, u64)>> {
+    /// Kills the child; all that it has said.
+    fn end(mut self) -> Result<Vec<Said>> {
         self.child.kill().map_err(text)?;
         self.child.wait().map_err(text)?;
         if self.reader.take().is_some_and(|reader| reader.join().is_err()) {
             return Err("the reader of acknowledgements panicked".to_owned());
         }
-        Ok(self.first.take().into_iter().chain(self.acks.try_iter()).collect())
+        Ok(self.first.take().into_iter().chain(self.said.try_iter()).collect())
     }
 
     fn complaint(&mut self) -> String {
         let error = self.child.stderr.take();
         error.and_then(|error| io::read_to_string(error).ok()).unwrap_or_default().trim().to_owned()
     }
-}
-
-fn lines(out: ChildStdout) -> impl Iterator<Item = (u32, u64)> {
-    BufReader::new(out).lines().map_while(io::Result::ok).filter_map(|line| {
-        let (writer, number) = line.split_once(' ')?;
-        Some((writer.parse().ok()?, number.parse().ok()?))
-    })
 }
 
 fn text(error: impl fmt::Display) -> String {

@@ -17,6 +17,7 @@ use tower_http::set_header::SetResponseHeaderLayer;
 use crate::auth::Auth;
 use crate::body::BodyBudget;
 use crate::error::Error;
+use crate::framing;
 use crate::lifecycle::Lifecycle;
 use crate::limits::{AddressLimits, Limits, limit_addresses};
 use crate::metrics::Metrics;
@@ -86,13 +87,16 @@ pub fn router(state: AppState) -> Router {
     let layers = ServiceBuilder::new()
         // Below nothing, so that no panic passes it; names the request, so that all others can.
         .layer(from_fn_with_state(state.clone(), observe::recover))
+        // Answers are for one tenant and one moment, and are what they say they are; above `log`, which
+        // writes some of them anew.
+        .layer(header(CACHE_CONTROL, HeaderValue::from_static("no-store")))
+        .layer(header(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")))
         // Above figures and limits, so that what they refuse is logged and has the request's id.
         .layer(from_fn(observe::log))
         // Above the limit, so that what it refuses is counted.
         .layer(from_fn_with_state(state.clone(), observe::count))
-        // Answers are for one tenant and one moment, and are what they say they are.
-        .layer(header(CACHE_CONTROL, HeaderValue::from_static("no-store")))
-        .layer(header(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")))
+        // Above the limit: it costs nothing, and what follows may rely on it.
+        .layer(from_fn(framing::refuse_ambiguous))
         // Above everything that costs: a token's check, a body, a query.
         .layer(from_fn_with_state(state.clone(), limit_addresses));
     routes.fallback(|| async { Error::NotFound }).layer(layers).with_state(state)
@@ -139,6 +143,7 @@ mod tests {
         );
         let expected =
             r#"{"error":{"code":"NOT_FOUND","message":"there is nothing under this path","details":{}}}"#;
+        assert_eq!(response.headers()["cache-control"], "no-store");
         assert_eq!(text(response).await, expected);
     }
 

@@ -56,8 +56,16 @@ pub enum ConfigError {
         /// Why.
         reason: String,
     },
+    /// What is wrong is in this file.
+    #[error("{path}: {error}", path = path.display())]
+    In {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        error: Box<ConfigError>,
+    },
     /// A `${VAR}` without default names a variable that isn't set, or has no end.
-    #[error("line {line} of the configuration file: {reason}")]
+    #[error("line {line}: {reason}")]
     Substitution {
         /// The line.
         line: usize,
@@ -65,7 +73,7 @@ pub enum ConfigError {
         reason: String,
     },
     /// The file isn't YAML.
-    #[error("the configuration file is not valid YAML: {0}")]
+    #[error("this is not valid YAML: {0}")]
     Syntax(String),
     /// A key that doesn't exist.
     #[error("{key}: there is no such key{}", hint.as_ref().map(|hint| format!("; did you mean {hint}?")).unwrap_or_default())]
@@ -89,6 +97,16 @@ pub enum ConfigError {
     },
 }
 
+impl ConfigError {
+    /// With the file it is in, unless a variable is to blame.
+    fn of_file(self, path: &Path) -> Self {
+        match self {
+            Self::Refused { from: Some(_), .. } => self,
+            _ => Self::In { path: path.to_owned(), error: Box::new(self) },
+        }
+    }
+}
+
 /// A checked configuration, and what to warn of once logs are written.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Loaded {
@@ -103,12 +121,17 @@ pub struct Loaded {
 /// # Errors
 /// [`ConfigError`], the first that is found.
 pub fn load(file: Option<&Path>, environment: &Environment) -> Result<Loaded, ConfigError> {
-    let text = match file {
-        Some(path) => std::fs::read_to_string(path)
-            .map_err(|error| ConfigError::Unreadable { path: path.to_owned(), reason: error.to_string() })?,
-        None => String::new(),
+    let mut loaded = match file {
+        None => parse("", environment)?,
+        Some(path) => {
+            let unreadable = |error: std::io::Error| ConfigError::Unreadable {
+                path: path.to_owned(),
+                reason: error.to_string(),
+            };
+            let text = std::fs::read_to_string(path).map_err(unreadable)?;
+            parse(&text, environment).map_err(|error| error.of_file(path))?
+        }
     };
-    let mut loaded = parse(&text, environment)?;
     machine::fill_in(&mut loaded.config);
     Ok(loaded)
 }

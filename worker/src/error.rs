@@ -439,11 +439,18 @@ fn whole_seconds(duration: Duration) -> u64 {
 }
 
 impl fmt::Display for Error {
-    /// For the log: with what the client isn't told.
+    /// For the log: with what the client isn't told, and without what the client sent.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Store(error) => write!(formatter, "{error}"),
             Self::Internal(why) => formatter.write_str(why),
+            Self::InvalidBody(fault)
+            | Self::InvalidQuery(fault)
+            | Self::InvalidParameter(fault)
+            | Self::InvalidMetricName(fault)
+            | Self::InvalidDimensionKey(fault) => {
+                formatter.write_str(fault.field.as_deref().unwrap_or("malformed"))
+            }
             _ => formatter.write_str(&self.verdict().message),
         }
     }

@@ -17,6 +17,7 @@ pub mod auth;
 pub mod body;
 pub mod config;
 pub mod error;
+pub mod framing;
 pub mod ingest;
 pub mod lifecycle;
 pub mod limits;

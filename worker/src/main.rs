@@ -69,25 +69,25 @@ fn scope(name: &str) -> Result<Scope, String> {
 type Failure = Box<dyn std::error::Error>;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    match run(cli) {
-        Ok(()) => ExitCode::SUCCESS,
+    match run(Cli::parse()) {
+        Ok(code) => code,
         Err(error) => {
-            // Logs may not be written yet, and whoever started it wants to see this.
+            // No log is written yet.
             let _ = writeln!(std::io::stderr(), "luminate-worker: {error}");
             ExitCode::FAILURE
         }
     }
 }
 
-fn run(cli: Cli) -> Result<(), Failure> {
+fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let loaded = config::load(cli.config.as_deref(), &Environment::of_process())?;
     match cli.command {
-        None => serve(loaded),
-        Some(Command::Config { check: true }) => print("the configuration is valid\n"),
-        Some(Command::Config { check: false }) => print(&config::print(&loaded.config)?),
-        Some(Command::Token(wish)) => token(&loaded.config, wish),
+        None => return serve(loaded),
+        Some(Command::Config { check: true }) => print("the configuration is valid\n")?,
+        Some(Command::Config { check: false }) => print(&config::print(&loaded.config)?)?,
+        Some(Command::Token(wish)) => token(&loaded.config, wish)?,
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn token(config: &WorkerConfig, args: TokenArgs) -> Result<(), Failure> {
@@ -100,7 +100,7 @@ fn print(text: &str) -> Result<(), Failure> {
     Ok(std::io::stdout().write_all(text.as_bytes())?)
 }
 
-fn serve(loaded: Loaded) -> Result<(), Failure> {
+fn serve(loaded: Loaded) -> Result<ExitCode, Failure> {
     telemetry::start(&loaded.config.logging)?;
     for name in &loaded.unrecognised {
         tracing::warn!(name, "this variable is no key of the configuration");
@@ -114,8 +114,11 @@ fn serve(loaded: Loaded) -> Result<(), Failure> {
         Ok::<(), Failure>(())
     });
     runtime.shutdown_timeout(LAST_THREADS);
-    if let Err(error) = &ended {
-        tracing::error!(%error, "the worker ends");
-    }
-    ended
+    Ok(match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "the worker ends");
+            ExitCode::FAILURE
+        }
+    })
 }

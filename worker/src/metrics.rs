@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::http::{Method, StatusCode};
+use luminate_storage::observed::Recorder;
 use luminate_storage::store::MetricsStore;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{
@@ -176,11 +177,6 @@ impl Metrics {
         self.limit_hits.get_or_create(&LimitLabels { limit }).inc();
     }
 
-    /// An operation of the store took so long.
-    pub fn storage_operation(&self, operation: &'static str, seconds: f64, outcome: &'static str) {
-        self.operation_seconds.get_or_create(&OperationLabels { operation, outcome }).observe(seconds);
-    }
-
     /// `caller` writes: its series count as active.
     pub fn writes(&self, caller: &Caller) {
         self.classes.note(caller);
@@ -203,6 +199,13 @@ impl Metrics {
         let mut page = String::new();
         prometheus_client::encoding::text::encode(&mut page, &self.registry)?;
         Ok(page)
+    }
+}
+
+impl Recorder for Metrics {
+    fn operation(&self, name: &'static str, seconds: f64, outcome: &'static str) {
+        let labels = OperationLabels { operation: name, outcome };
+        self.operation_seconds.get_or_create(&labels).observe(seconds);
     }
 }
 
@@ -323,7 +326,7 @@ mod tests {
         let metrics = Metrics::new(Arc::default());
         metrics.samples_accepted(3);
         metrics.samples_rejected(Code::InvalidMetricName, 2);
-        metrics.storage_operation("write", 0.25, "ok");
+        metrics.operation("write", 0.25, "ok");
         metrics.limit_hit("write_rps");
         let page = metrics.page().unwrap();
         for line in [

@@ -91,7 +91,7 @@ pub async fn recover(State(state): State<AppState>, mut request: Request, next: 
     response
 }
 
-fn message_of<'a>(panic: &'a (dyn Any + Send)) -> &'a str {
+fn message_of(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&'static str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }
@@ -104,24 +104,25 @@ pub async fn log(id: RequestId, request: Request, next: Next) -> Response {
     let status = response.status().as_u16();
     let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
     let request_id = &*id.0;
-    if let Some(Reported(error)) = response.extensions_mut().remove::<Reported>() {
-        let code = error.code().name();
-        match error.level() {
-            Level::ERROR => {
-                tracing::error!(request_id, %method, route = &*route, status, code, error = %error, "failed")
-            }
-            Level::WARN => {
-                tracing::warn!(request_id, %method, route = &*route, status, code, error = %error, "refused")
-            }
-            _ => {
-                tracing::debug!(request_id, %method, route = &*route, status, code, error = %error, "refused")
-            }
+    let Some(Reported(error)) = response.extensions_mut().remove::<Reported>() else {
+        tracing::debug!(request_id, %method, route = &*route, status, micros, "answered");
+        return response;
+    };
+    let (code, error_text) = (error.code().name(), error.to_string());
+    match error.level() {
+        Level::ERROR => {
+            tracing::error!(request_id, %method, route = &*route, status, micros, code, error = error_text, "failed");
         }
-        if error.status().is_server_error() {
-            response = error.response(Some(request_id));
+        Level::WARN => {
+            tracing::warn!(request_id, %method, route = &*route, status, micros, code, error = error_text, "refused");
+        }
+        _ => {
+            tracing::debug!(request_id, %method, route = &*route, status, micros, code, error = error_text, "refused")
         }
     }
-    tracing::debug!(request_id, %method, route = &*route, status, micros, "answered");
+    if error.status().is_server_error() {
+        return error.response(Some(request_id));
+    }
     response
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use luminate_crds::worker_config::WorkerConfig;
 use luminate_storage::clock::Clock;
 use luminate_storage::model::{InvalidName, Tenant};
+use luminate_storage::observed::Observed;
 use luminate_storage::store::{MetricsStore, StoreError};
 use tokio::task::{JoinError, JoinHandle};
 
@@ -116,7 +117,9 @@ impl Worker {
         let mut signal = std::pin::pin!(signal);
         tokio::select! {
             opened = &mut opening => {
-                self.state.lifecycle.opened(opened?.map_err(RunError::Open)?);
+                let store = opened?.map_err(RunError::Open)?;
+                let metrics = Arc::clone(&self.state.metrics);
+                self.state.lifecycle.opened(Arc::new(Observed::new(store, metrics)));
                 tracing::info!("ready");
                 signal.await;
             }
@@ -205,3 +208,98 @@ pub fn signals() -> io::Result<impl Future<Output = ()>> {
 
 /// How long threads that are still busy (an open that was cut short) may hold up the end of the process.
 pub const LAST_THREADS: Duration = Duration::from_millis(200);
+
+#[cfg(test)]
+mod tests {
+    use luminate_crds::worker_config::Span;
+    use luminate_storage::clock::SystemClock;
+    use luminate_storage::memory::MemoryStore;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    async fn listening(change: impl FnOnce(&mut WorkerConfig)) -> Worker {
+        let mut config = WorkerConfig::default();
+        config.server.host = [127, 0, 0, 1].into();
+        config.server.port = 0;
+        config.server.drain_delay = Span::from_millis(0);
+        change(&mut config);
+        Worker::listen(config, Arc::new(SystemClock)).await.unwrap()
+    }
+
+    fn in_memory() -> Opener {
+        Box::new(|_| Ok(Arc::new(MemoryStore::new(Arc::new(SystemClock), 86_400_000))))
+    }
+
+    async fn status(address: SocketAddr, path: &str) -> u16 {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer.split(' ').nth(1).unwrap().parse().unwrap()
+    }
+
+    async fn until(address: SocketAddr, path: &str, wanted: u16) {
+        while status(address, path).await != wanted {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn probes_are_answered_while_the_store_is_being_opened() {
+        let worker = listening(|_| ()).await;
+        let address = worker.address();
+        let (open, opened) = std::sync::mpsc::channel::<()>();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let opener: Opener = Box::new(move |config| {
+            opened.recv().unwrap();
+            in_memory()(config)
+        });
+        let running = tokio::spawn(worker.run(opener, async move { drop(stopped.await) }));
+        for (probe, expected) in [("live", 200), ("startup", 503), ("ready", 503)] {
+            assert_eq!(status(address, &format!("/api/v1/health/{probe}")).await, expected, "{probe}");
+        }
+        assert_eq!(status(address, "/api/v1/metrics").await, 503);
+        open.send(()).unwrap();
+        until(address, "/api/v1/health/ready", 200).await;
+        assert_eq!(status(address, "/api/v1/health/startup").await, 200);
+        assert_eq!(status(address, "/api/v1/metrics").await, 200);
+        stop.send(()).unwrap();
+        running.await.unwrap().unwrap();
+        assert!(TcpStream::connect(address).await.is_err());
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn while_it_drains_it_serves_but_is_not_ready() {
+        let worker = listening(|config| config.server.drain_delay = Span::from_secs(2)).await;
+        let address = worker.address();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let running = tokio::spawn(worker.run(in_memory(), async move { drop(stopped.await) }));
+        until(address, "/api/v1/health/ready", 200).await;
+        stop.send(()).unwrap();
+        until(address, "/api/v1/health/ready", 503).await;
+        assert_eq!(status(address, "/api/v1/metrics").await, 200);
+        running.await.unwrap().unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_store_that_cannot_be_opened_ends_the_worker() {
+        let worker = listening(|_| ()).await;
+        let opener: Opener = Box::new(|_| Err(StoreError::corrupt("the log is torn")));
+        let ended = worker.run(opener, std::future::pending()).await;
+        assert_eq!(ended.unwrap_err().to_string(), "the store can't be opened: the log is torn");
+    }
+
+    #[tokio::test]
+    async fn an_address_in_use_is_named() {
+        let first = listening(|_| ()).await;
+        let mut config = WorkerConfig::default();
+        config.server.host = first.address().ip();
+        config.server.port = first.address().port();
+        let second = Worker::listen(config, Arc::new(SystemClock)).await.unwrap_err().to_string();
+        assert!(second.contains(&first.address().to_string()) && second.contains("in use"), "{second}");
+    }
+}

@@ -248,3 +248,6 @@ impl Shared {
         builder
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,9 +14,10 @@ use tracing_subscriber::{Layer, Registry, fmt};
 /// # Errors
 /// Logs are written already.
 pub fn start(logging: &Logging) -> Result<(), TryInitError> {
-    let text = if std::io::stderr().is_terminal() { LogFormat::Text } else { LogFormat::Json };
-    let lines = fmt::layer().with_writer(std::io::stderr);
-    let lines: Box<dyn Layer<Registry> + Send + Sync> = match logging.format.unwrap_or(text) {
+    let terminal = std::io::stderr().is_terminal();
+    let usual = if terminal { LogFormat::Text } else { LogFormat::Json };
+    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(terminal);
+    let lines: Box<dyn Layer<Registry> + Send + Sync> = match logging.format.unwrap_or(usual) {
         LogFormat::Json => {
             lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
         }

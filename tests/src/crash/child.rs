@@ -1,4 +1,4 @@
-//! The program that is killed: writes, and says which batches were acknowledged.
+//! The program that is killed: writes and deletes, and says which steps were acknowledged.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -10,11 +10,11 @@ use luminate_storage::model::{
     Batch, DimensionLimits, Dimensions, MetricName, NewSeries, RowSeries, SeriesLimits, Tenant,
 };
 use luminate_storage::rocksdb::engine::{Ack, Options, RocksDb};
-use luminate_storage::store::{ErrorKind, MetricsStore, SeriesLookup};
+use luminate_storage::store::{ErrorKind, MetricsStore, SeriesLookup, StoreError};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
-use crate::ledger::{self, BEGIN, Row};
+use crate::ledger::{self, BEGIN, Row, Step};
 
 const YEAR: i64 = 365 * 86_400_000;
 
@@ -25,7 +25,7 @@ pub struct Orders {
     pub path: PathBuf,
     /// The ledger's seed.
     pub seed: u64,
-    /// For each writer its first batch.
+    /// For each writer its first step.
     pub starts: Vec<u64>,
     /// A seed for what isn't in the ledger: pauses, seals, merges.
     pub noise: u64,
@@ -52,14 +52,16 @@ pub fn options(path: &Path, ack: Ack) -> Options {
     }
 }
 
-/// Where a writer's samples are: tenant and metric; its series carry its number as a dimension.
+/// Where a writer's samples are: tenant and metric, which it shares unless it deletes. Its series carry its
+/// number as a dimension.
 ///
 /// # Panics
 /// Never: the names are valid.
 #[must_use]
 pub fn place(writer: u32) -> (Tenant, MetricName) {
-    let tenant = Tenant::new(&format!("tenant-{}", writer % 2)).expect("a valid tenant");
-    (tenant, MetricName::new(&format!("crash_m{}", writer % 3)).expect("a valid name"))
+    let tenant = Tenant::new(&format!("tenant-{}", writer / 4)).expect("a valid tenant");
+    let metric = if ledger::deletes(writer) { format!("own_{writer}") } else { "shared".to_owned() };
+    (tenant, MetricName::new(&metric).expect("a valid name"))
 }
 
 /// Writes until it is killed.
@@ -89,28 +91,22 @@ fn give_up(error: &dyn std::fmt::Display) -> ! {
 }
 
 async fn write(store: Arc<RocksDb>, orders: Arc<Orders>, writer: u32, start: u64) {
-    let (tenant, metric) = place(writer);
     let mut random = fastrand::Rng::with_seed(orders.noise ^ u64::from(writer));
-    let lookup = store.lookup(&tenant);
     for number in start.. {
-        let rows = ledger::batch(orders.seed, writer, number);
+        let step = ledger::step(orders.seed, writer, number);
         if orders.ack_early {
-            acknowledge(writer, number);
+            say(Said::Acked(writer, number));
         }
-        loop {
-            match store.write(&tenant, columns(&*lookup, &metric, writer, &rows)).await {
-                Ok(outcome) => {
-                    assert!(outcome.refused.is_empty(), "nothing is limited");
-                    break;
-                }
-                Err(error) if matches!(error.kind, ErrorKind::Overloaded { .. }) => {
-                    tokio::time::sleep(Duration::from_millis(5)).await;
-                }
-                Err(error) => give_up(&error),
+        while let Err(error) = perform(&store, writer, &step).await {
+            match error.kind {
+                ErrorKind::Overloaded { .. } => tokio::time::sleep(Duration::from_millis(5)).await,
+                // A delete took a series between the look at it and the write.
+                ErrorKind::StaleSeries => {}
+                _ => give_up(&error),
             }
         }
         if !orders.ack_early {
-            acknowledge(writer, number);
+            say(Said::Acked(writer, number));
         }
         if random.u8(..4) == 0 {
             tokio::time::sleep(Duration::from_micros(random.u64(..8_000))).await;
@@ -118,9 +114,47 @@ async fn write(store: Arc<RocksDb>, orders: Arc<Orders>, writer: u32, start: u64
     }
 }
 
+async fn perform(store: &RocksDb, writer: u32, step: &Step) -> Result<(), StoreError> {
+    let (tenant, metric) = place(writer);
+    match step {
+        Step::Write(rows) => {
+            let batch = columns(&*store.lookup(&tenant), &metric, writer, rows);
+            let outcome = store.write(&tenant, batch).await?;
+            assert!(outcome.refused.is_empty(), "nothing is limited");
+        }
+        Step::Delete(before) => {
+            store.delete_before(&tenant, &metric, *before, false).await?;
+        }
+    }
+    Ok(())
+}
+
+/// What the program says, a line each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Said {
+    /// The store has acknowledged a writer's step.
+    Acked(u32, u64),
+    /// A seal or a merge is done.
+    Reorganised,
+}
+
+impl Said {
+    /// Reads a line.
+    #[must_use]
+    pub fn parse(line: &str) -> Option<Self> {
+        match line.split_once(' ') {
+            Some((writer, number)) => Some(Self::Acked(writer.parse().ok()?, number.parse().ok()?)),
+            None => (line == "reorganised").then_some(Self::Reorganised),
+        }
+    }
+}
+
 /// One line, written at once: a kill leaves whole lines in the pipe.
-fn acknowledge(writer: u32, number: u64) {
-    let line = format!("{writer} {number}\n");
+fn say(said: Said) {
+    let line = match said {
+        Said::Acked(writer, number) => format!("{writer} {number}\n"),
+        Said::Reorganised => "reorganised\n".to_owned(),
+    };
     let mut out = std::io::stdout().lock();
     if out.write_all(line.as_bytes()).and_then(|()| out.flush()).is_err() {
         // Nobody listens: the one who would have killed us is dead.
@@ -154,8 +188,9 @@ async fn reorganise(store: &RocksDb, noise: u64) {
     loop {
         tokio::time::sleep(Duration::from_millis(random.u64(2..120))).await;
         let result = if random.u8(..3) == 0 { store.merge().await } else { store.seal().await };
-        if let Err(error) = result {
-            give_up(&error);
+        match result {
+            Ok(()) => say(Said::Reorganised),
+            Err(error) => give_up(&error),
         }
     }
 }

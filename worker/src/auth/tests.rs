@@ -362,7 +362,7 @@ fn only_one_bearer_header_is_taken() {
     };
     assert!(asked(&[format!("bearer {token}")]).is_ok());
     assert_eq!(asked(&[]), Err(Error::NoToken));
-    assert_eq!(asked(&[token.clone()]), Err(Error::NoToken));
+    assert_eq!(asked(std::slice::from_ref(&token)), Err(Error::NoToken));
     assert_eq!(asked(&[format!("Basic {token}")]), Err(Error::NoToken));
     assert!(matches!(
         asked(&[format!("Bearer {token}"), format!("Bearer {token}")]),

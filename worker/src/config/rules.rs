@@ -266,10 +266,8 @@ mod tests {
     #[test]
     fn a_tier_without_room_is_refused() {
         let none = TierLimits { query_rps: Some(0), ..TierLimits::default() };
-        assert_eq!(
-            broken(|config| drop(config.rate_limits.tiers.insert("gold".into(), none))),
-            "rate_limits.tiers"
-        );
+        let tiers = std::collections::BTreeMap::from([("gold".to_owned(), none)]);
+        assert_eq!(broken(|config| config.rate_limits.tiers = tiers), "rate_limits.tiers");
     }
 
     #[test]

@@ -91,8 +91,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_replaced_is_named_with_its_line() {
-        let unset =
-            "line 2 of the configuration file: the variable B is not set; set it, or write ${B:-default}";
+        let unset = "line 2: the variable B is not set; set it, or write ${B:-default}";
         assert_eq!(substituted("a: 1\nb: ${B}"), Err(unset.to_owned()));
         assert!(substituted("a: ${A").unwrap_err().contains("has no }"));
         assert!(substituted("a: ${A B}").unwrap_err().contains("does not name a variable"));

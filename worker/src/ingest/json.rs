@@ -1,8 +1,8 @@
 //! `{"metrics": [{"name", "timestamp", "value", "dimensions"}, …]}`.
 //!
 //! Each element is first tried as what nearly all are: the four fields, plain, of a series that the
-//! store knows ([`Decoder::quick`]). Only where that guess fails is the element scanned by the full
-//! grammar and taken apart ([`Decoder::careful`]).
+//! store knows (`Decoder::quick`). Only where that guess fails is the element scanned by the full
+//! grammar and taken apart (`Decoder::careful`).
 //!
 //! # Why a hit needs no validation
 //! A spelling is the name's string followed by the dimensions' object, as sent. The store remembers

@@ -221,8 +221,11 @@ fn read_sample(message: &[u8]) -> Result<(i64, f64), MalformedMessage> {
     Ok((time, value))
 }
 
+/// Keys and values, as text.
+type Pairs<'a> = Vec<(&'a str, &'a str)>;
+
 /// The metric and the dimensions that labels stand for; labels without a value don't exist.
-fn texts<'a>(labels: &[Label<'a>]) -> Result<(MetricName, Vec<(&'a str, &'a str)>), Problem> {
+fn texts<'a>(labels: &[Label<'a>]) -> Result<(MetricName, Pairs<'a>), Problem> {
     let mut metric = None;
     let mut pairs = Vec::with_capacity(labels.len());
     for label in labels.iter().filter(|label| !label.value.is_empty()) {

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use axum::extract::{Request, State};
+use axum::http::Version;
+use axum::http::header::{CONNECTION, HeaderValue};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use governor::clock::{Clock, DefaultClock};
@@ -68,7 +70,12 @@ pub async fn limit(State(state): State<AppState>, request: Request, next: Next) 
     }
     if request.extensions().get::<OverLimit>().is_some() {
         state.metrics.limit_hit("max_connections");
-        return Error::Overloaded.into_response();
+        let mut response = Error::Overloaded.into_response();
+        // Perhaps the next connection finds a slot.
+        if request.version() <= Version::HTTP_11 {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        return response;
     }
     let address = request.extensions().get::<ClientAddress>().copied();
     match address.map_or(Ok(()), |ClientAddress(address)| state.addresses.charge(address)) {

@@ -13,7 +13,7 @@ use crate::tenant::Caller;
 /// Asking the store for every tenant costs: at most so often.
 const REFRESH: Duration = Duration::from_secs(30);
 /// Tenants that are remembered; of more, the first count.
-const MOST_TENANTS: usize = 10_000;
+const MOST_TENANTS: usize = 1_000;
 /// Tiers that are told apart; a token may make up any.
 const MOST_CLASSES: usize = 32;
 /// The class of tenants without a tier, and of those beyond the limit.

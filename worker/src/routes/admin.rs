@@ -92,7 +92,7 @@ pub struct RetentionBody {
 
 /// The tenant's whole new retention.
 #[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object with default and metrics")]
 #[schema(as = NewRetention)]
 pub struct RetentionChange {
     /// For every metric not named below; absent: the worker's default.

@@ -46,6 +46,7 @@ pub async fn prom_write(
 ) -> Result<Response, Error> {
     check_headers(&headers)?;
     let format = Format {
+        compressed: true,
         decompress: |wire, limit| Ok(body::decode_snappy_block(&wire, limit)?),
         decode: |body, rules, lookup| Ok(remote_write::decode(body, rules, lookup)?),
     };

@@ -253,7 +253,7 @@ mod tests {
             ),
             (
                 json!({"timeRange": "1h"}),
-                "400 INVALID_QUERY timeRange: invalid type: string \"1h\", expected struct TimeRangeBody",
+                "400 INVALID_QUERY timeRange: invalid type: string \"1h\", expected an object with start and end, or with relative",
             ),
             (json!({"limit": -1}), "400 INVALID_QUERY limit: invalid value: integer `-1`, expected u64"),
         ] {

@@ -15,13 +15,17 @@ use crate::ingest::remote_write::RemoteWriteError;
 use crate::ingest::{Decoded, DescribeAll, Rejections, Rules, SampleError};
 use crate::tenant::Caller;
 
-/// Bodies up to this size, as sent, are decoded where the request is handled; larger ones on a thread
-/// that may block, so that nobody else's request waits for them.
-const INLINE_BYTES: usize = 64 << 10;
+/// Bodies of about this size are decoded where the request is handled, in a millisecond or so; larger
+/// ones on a thread that may block, so that nobody else's request waits for them.
+const INLINE_BYTES: usize = 512 << 10;
+/// How much larger compressed samples usually become.
+const EXPANSION: usize = 8;
 
 /// A wire format: how a body is decompressed, and how it is read.
 #[derive(Debug, Clone, Copy)]
 pub struct Format {
+    /// Whether there is something to decompress.
+    pub compressed: bool,
     /// Undoes the content encoding, within a limit.
     pub decompress: fn(Bytes, usize) -> Result<Bytes, Error>,
     /// Reads samples from what comes out.
@@ -108,7 +112,8 @@ pub async fn submit(
     let lookup = store.lookup(&caller.tenant);
     // 1. CPU, may refuse the body: bytes become a batch.
     let known = Arc::clone(&lookup);
-    let (body, decoded) = off_the_loop(wire.len(), move || {
+    let size = if format.compressed { wire.len() * EXPANSION } else { wire.len() };
+    let (body, decoded) = off_the_loop(size, move || {
         let body = (format.decompress)(wire, limit)?;
         let decoded = (format.decode)(&body, &rules, known.as_ref())?;
         Ok((body, decoded))

@@ -67,8 +67,10 @@ pub async fn write(
     body: Received,
 ) -> Result<(StatusCode, Json<WriteAnswer>), Error> {
     input::expect_media(&headers, "application/json", true)?;
+    let encoding = Encoding::of(&headers)?;
     let format = Format {
-        decompress: match Encoding::of(&headers)? {
+        compressed: encoding != Encoding::Identity,
+        decompress: match encoding {
             Encoding::Identity => |wire, _| Ok(wire),
             Encoding::Gzip => |wire, limit| Ok(body::decode(wire, Encoding::Gzip, limit)?),
             Encoding::Zstd => |wire, limit| Ok(body::decode(wire, Encoding::Zstd, limit)?),

@@ -124,3 +124,73 @@ fn config(cert: &Path, key: &Path, files: &(Vec<u8>, Vec<u8>)) -> Result<Arc<Ser
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsConnector;
+    use tokio_rustls::rustls::pki_types::ServerName;
+    use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+    use super::*;
+
+    const ONE: (&str, &str) = (include_str!("testdata/one.pem"), include_str!("testdata/one.key"));
+    const TWO: (&str, &str) = (include_str!("testdata/two.pem"), include_str!("testdata/two.key"));
+
+    fn files(name: &str, (cert, key): (&str, &str)) -> Settings {
+        let path =
+            |kind: &str| std::env::temp_dir().join(format!("luminate-{name}-{}.{kind}", std::process::id()));
+        std::fs::write(path("pem"), cert).unwrap();
+        std::fs::write(path("key"), key).unwrap();
+        Settings { cert_file: Some(path("pem")), key_file: Some(path("key")) }
+    }
+
+    /// Whether a client that trusts only `cert` gets through a handshake, and what it then speaks.
+    async fn handshake(tls: &Tls, cert: &str) -> Option<Vec<u8>> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let tls = tls.clone();
+        let server =
+            tokio::spawn(async move { tls.accept(listener.accept().await.unwrap().0).await.is_ok() });
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(cert.as_bytes()).unwrap()).unwrap();
+        let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let stream = TcpStream::connect(address).await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let client = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
+        server.await.unwrap();
+        client.ok().and_then(|client| client.get_ref().1.alpn_protocol().map(<[u8]>::to_vec))
+    }
+
+    #[tokio::test]
+    async fn replaced_files_are_taken_up_and_broken_ones_are_not() {
+        let settings = files("replaced", ONE);
+        let tls = Tls::load(&settings).unwrap().unwrap();
+        assert_eq!(handshake(&tls, ONE.0).await.as_deref(), Some(&b"h2"[..]));
+        assert_eq!(handshake(&tls, TWO.0).await, None);
+        assert!(!tls.reload().unwrap());
+        // A certificate and a key that don't belong together, as in the middle of a replacement.
+        files("replaced", (TWO.0, ONE.1));
+        assert!(tls.reload().is_err());
+        assert!(handshake(&tls, ONE.0).await.is_some());
+        files("replaced", TWO);
+        assert!(tls.reload().unwrap());
+        assert!(handshake(&tls, TWO.0).await.is_some());
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_named() {
+        let missing =
+            Settings { cert_file: Some("/nowhere.pem".into()), key_file: Some("/nowhere.key".into()) };
+        assert!(Tls::load(&missing).unwrap_err().to_string().contains("/nowhere.pem"));
+        let empty = files("empty", ("", ONE.1));
+        assert!(Tls::load(&empty).unwrap_err().to_string().contains("no certificate"));
+        assert!(Tls::load(&files("mixed", (ONE.0, TWO.1))).is_err());
+        assert!(Tls::load(&Settings::default()).unwrap().is_none());
+    }
+}

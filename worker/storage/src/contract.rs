@@ -115,13 +115,15 @@ pub fn cases() -> &'static [Case] {
     CASES
 }
 
-/// Runs the case called `name` over a fresh store of `backend`.
+/// Runs the case called `name` over a fresh store of `backend`, on a runtime of its own.
 ///
 /// # Panics
 /// When there is no such case, or the store breaks its rule.
-pub async fn run_case(name: &str, backend: &dyn Backend, mode: Mode) {
+pub fn run_case(name: &str, backend: &dyn Backend, mode: Mode) {
     let case = CASES.iter().find(|case| case.name == name).expect("a case of this name");
-    case.run(backend, mode).await;
+    // One place for all cases: a runtime entered in each of a thousand tests takes minutes to compile.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    runtime.expect("a runtime").block_on(case.run(backend, mode));
 }
 
 /// Gives `$then!` the list of all cases, behind `$arguments`.
@@ -315,9 +317,9 @@ macro_rules! contract_test_functions {
             #[allow(unused_imports, reason = "the backend may be named by a path")]
             use super::*;
             $(
-                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                async fn $name() {
-                    $crate::contract::run_case(stringify!($name), &$backend, $mode).await;
+                #[test]
+                fn $name() {
+                    $crate::contract::run_case(stringify!($name), &$backend, $mode);
                 }
             )*
         })*

@@ -140,7 +140,7 @@ mod tests {
             "write",
         ];
         assert_eq!(kinds, all);
-        assert!(report.refused > 0 && report.rows > 10_000, "{report:?}");
+        assert!(report.refused > 0 && report.rows > 20_000, "{report:?}");
         assert!(report.empty * 3 < report.questions(), "{report:?}");
     }
 
@@ -152,10 +152,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_bug_is_found_within_a_few_hundred_steps() {
+    async fn every_bug_is_found_within_a_few_runs() {
         for fault in BUGS {
-            let found = run(3, 1_500, &Buggy(fault)).await.expect_err(&format!("{fault:?} is found"));
-            assert!(found.to_string().starts_with("seed 3, step "), "{found}");
+            let mut found = None;
+            for seed in 0..10 {
+                if found.is_none() {
+                    found = run(seed, 400, &Buggy(fault)).await.err();
+                }
+            }
+            let found = found.unwrap_or_else(|| panic!("{fault:?} isn't found"));
+            assert!(found.to_string().contains(", step "), "{found}");
         }
     }
 

@@ -22,7 +22,7 @@ const MAX_SPAN: i64 = 36_525 * 86_400_000;
 
 /// A question.
 #[derive(Debug, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
 pub struct QueryBody {
     /// What is asked.
     pub query_type: QueryType,
@@ -107,7 +107,7 @@ impl From<AggregationName> for Aggregation {
 
 /// When: `start` and `end` (start ≤ t < end), or `relative` (until now).
 #[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object with start and end, or with relative")]
 pub struct TimeRangeBody {
     /// First moment.
     pub start: Option<Time>,

@@ -207,7 +207,7 @@ impl Trial {
         self.changed().await;
     }
 
-    /// All metrics, as [`page`] writes them.
+    /// All metrics, as `page` writes them.
     pub async fn metrics(&self) -> String {
         self.metrics_page("", None, 1_000).await
     }

@@ -4,7 +4,8 @@ use fastrand::Rng;
 
 use crate::contract::trial::{DAY, HOUR, SECOND};
 use crate::model::{
-    AggregateQuery, Aggregation, DimensionKey, MetricName, Query, RangeQuery, RateQuery, Selector, TimeRange,
+    AggregateQuery, Aggregation, DimensionKey, Dimensions, MetricName, Query, RangeQuery, RateQuery,
+    Selector, Tenant, TimeRange,
 };
 use crate::store::{CardinalityCursor, CardinalityQuery, ListQuery};
 
@@ -24,9 +25,8 @@ pub enum Listing {
 }
 
 /// A question about samples.
-pub fn query(random: &mut Rng, world: &World, now: i64) -> Query {
-    let selector = selector(random, world);
-    let range = range(random, now);
+pub fn query(random: &mut Rng, world: &World, tenant: &Tenant, now: i64) -> Query {
+    let (selector, range) = about(random, world, tenant, now);
     let limit = if random.u8(..6) == 0 { random.usize(1..30) } else { 10_000 };
     match random.u8(..10) {
         0..2 => Query::Range(RangeQuery { selector, range, limit }),
@@ -50,10 +50,11 @@ pub fn query(random: &mut Rng, world: &World, now: i64) -> Query {
 }
 
 /// An aggregate whose two parts add up.
-pub fn additive(random: &mut Rng, world: &World, now: i64) -> AggregateQuery {
+pub fn additive(random: &mut Rng, world: &World, tenant: &Tenant, now: i64) -> AggregateQuery {
+    let (selector, range) = about(random, world, tenant, now);
     AggregateQuery {
-        selector: selector(random, world),
-        range: range(random, now),
+        selector,
+        range,
         aggregation: *random.choice(&[Aggregation::Sum, Aggregation::Count]).expect("two"),
         max_gap: None,
         group_by: keys(random),
@@ -62,25 +63,30 @@ pub fn additive(random: &mut Rng, world: &World, now: i64) -> AggregateQuery {
     }
 }
 
-fn selector(random: &mut Rng, world: &World) -> Selector {
-    if random.u8(..20) == 0 {
-        return Selector { metric: name(random, world), filters: Vec::new() };
-    }
-    let metric = world.metric(random);
-    let mut filters = Vec::new();
-    if random.u8(..3) == 0 {
-        let example = random.choice(&metric.series).expect("a series");
-        for (key, value) in example.iter() {
-            if random.bool() {
-                filters.push((key.clone(), value.to_string()));
-            }
+/// Which series, and when: mostly around something that the tenant got lately.
+fn about(random: &mut Rng, world: &World, tenant: &Tenant, now: i64) -> (Selector, TimeRange) {
+    let recent = world.recent_of(tenant);
+    match random.choice(&recent) {
+        Some(row) if random.u8(..6) > 0 => {
+            let filters = filters(random, &row.dimensions);
+            (Selector { metric: row.metric.clone(), filters }, range(random, row.time))
         }
-        if random.u8(..10) == 0 {
-            filters.retain(|(key, _)| key.as_str() != "region");
-            filters.push((key("region"), "nowhere".to_owned()));
-        }
+        _ => (Selector { metric: name(random, world), filters: Vec::new() }, range(random, now)),
     }
-    Selector { metric: metric.name.clone(), filters }
+}
+
+/// Mostly none, else some that hold for a series with `dimensions`, and seldom one that never holds.
+fn filters(random: &mut Rng, dimensions: &Dimensions) -> Vec<(DimensionKey, String)> {
+    if random.u8(..4) > 0 {
+        return Vec::new();
+    }
+    let pairs = dimensions.iter().map(|(key, value)| (key.clone(), value.to_string()));
+    let mut filters: Vec<_> = pairs.filter(|_| random.bool()).collect();
+    if random.u8(..10) == 0 {
+        filters.retain(|(key, _)| key.as_str() != "region");
+        filters.push((key("region"), "nowhere".to_owned()));
+    }
+    filters
 }
 
 /// A metric that may not exist.
@@ -107,17 +113,15 @@ fn keys(random: &mut Rng) -> Vec<DimensionKey> {
     keys
 }
 
-/// Mostly something of the last hours and days, its edges often on whole hours.
-fn range(random: &mut Rng, now: i64) -> TimeRange {
-    let length = *random.choice(&[HOUR / 6, HOUR, 3 * HOUR, 6 * HOUR, DAY, 2 * DAY, 9 * DAY]).expect("some");
-    let end = if random.bool() { now + 1 } else { now - random.i64(..length) };
-    let edge = |random: &mut Rng, time: i64| match random.u8(..4) {
-        0 => time.div_euclid(HOUR) * HOUR,
-        1 => time.div_euclid(10 * SECOND) * 10 * SECOND,
-        _ => time,
-    };
+/// Minutes to days around `time`, or up to it, with edges often on whole hours.
+fn range(random: &mut Rng, time: i64) -> TimeRange {
+    let length = *random.choice(&[HOUR / 4, HOUR, 3 * HOUR, 6 * HOUR, DAY, 2 * DAY, 9 * DAY]).expect("some");
+    let end = time + 1 + if random.bool() { random.i64(0..length) } else { 0 };
     let start = end - random.i64(1..=length);
-    let (start, end) = (edge(random, start), edge(random, end));
+    let grain = |random: &mut Rng| *random.choice(&[1, 1, 10 * SECOND, HOUR]).expect("four");
+    let (first, last) = (grain(random), grain(random));
+    // Outward, so that what the range is about stays in it.
+    let (start, end) = (start.div_euclid(first) * first, -(-end).div_euclid(last) * last);
     TimeRange::new(start, end.max(start + 1)).expect("start before end")
 }
 
@@ -126,17 +130,18 @@ fn interval(random: &mut Rng, range: &TimeRange) -> i64 {
     *random.choice(&INTERVALS[fine..]).expect("a week at least")
 }
 
-/// A listing; `known` is a name that some listing had.
+/// A listing; `known` are values that some listing had.
 pub fn listing(random: &mut Rng, world: &World, known: &[String]) -> Listing {
     let list = ListQuery {
-        prefix: random.choice(&["", "", "m", "h1", "eu", "x", "é"]).expect("some").to_string(),
+        prefix: random.choice(&["", "", "", "h", "h1", "m", "x"]).expect("some").to_string(),
         after: random.bool().then(|| random.choice(known).cloned()).flatten(),
         limit: *random.choice(&[1, 3, 10, 1_000]).expect("some"),
     };
-    match random.u8(..4) {
+    match random.u8(..8) {
         0 => Listing::Metrics(list),
         1 => Listing::Keys(name(random, world), list),
-        _ => Listing::Values(name(random, world), keys(random).pop().unwrap_or(key("host")), list),
+        2..5 => Listing::Values(name(random, world), keys(random).pop().unwrap_or(key("host")), list),
+        _ => Listing::Values(name(random, world), key("host"), list),
     }
 }
 

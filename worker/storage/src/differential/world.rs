@@ -104,6 +104,12 @@ impl World {
         &self.metrics[if random.u8(..12) == 0 { last } else { random.usize(..last) }]
     }
 
+    /// Some of what `tenant` got lately.
+    pub fn recent_of(&self, tenant: &Tenant) -> Vec<&Row> {
+        let tenant = if *tenant == self.twins[1] { &self.twins[0] } else { tenant };
+        self.recent.iter().filter(|(owner, _)| owner == tenant).map(|(_, row)| row).collect()
+    }
+
     /// Rows for a write of `tenant` around `now`, in one of the ways in which samples arrive.
     pub fn rows(&mut self, random: &mut Rng, tenant: &Tenant, now: i64) -> Vec<Row> {
         let mut rows = match random.u8(..10) {
@@ -128,8 +134,9 @@ impl World {
     /// Many series at the same regular times, up to now.
     fn steady(&mut self, random: &mut Rng, tenant: &Tenant, now: i64) -> Vec<Row> {
         let metric = self.metric(random);
-        let (spacing, all) = (metric.spacing, metric.series.len());
-        let steps = random.i64(1..=if all > 100 { 3 } else { 40 });
+        let all = metric.series.len();
+        let spacing = metric.spacing * random.choice(&[1, 1, 4, 20]).expect("four");
+        let steps = random.i64(1..=if all > 100 { 3 } else { 60 });
         let first = random.usize(..all);
         let series = metric.series[first..all.min(first + random.usize(1..=300))].to_vec();
         let name = metric.name.clone();
@@ -151,7 +158,7 @@ impl World {
         let mut time = now - random.i64(0..=4) * HOUR;
         let mut rows = Vec::new();
         for _ in 0..random.usize(20..600) {
-            time += 1 + random.i64(..spacing * 3 / 2);
+            time += 1 + random.i64(0..spacing * 3 / 2);
             if time > now + HOUR {
                 break;
             }
@@ -167,7 +174,7 @@ impl World {
             let metric = self.metric(random);
             let name = metric.name.clone();
             let dimensions = random.choice(&metric.series).expect("a series").clone();
-            let time = now - random.i64(..7 * DAY);
+            let time = now - random.i64(0..7 * DAY);
             let time = if random.bool() { time } else { time.div_euclid(HOUR) * HOUR };
             rows.push(self.row(random, tenant, &name, &dimensions, time));
         }
@@ -176,8 +183,8 @@ impl World {
 
     /// Samples written before, with other values.
     fn again(&mut self, random: &mut Rng, tenant: &Tenant) -> Vec<Row> {
-        let own = self.recent.iter().filter(|(owner, _)| owner == tenant);
-        let mut rows: Vec<Row> = own.map(|(_, row)| row.clone()).filter(|_| random.bool()).collect();
+        let mut rows: Vec<Row> =
+            self.recent_of(tenant).into_iter().filter(|_| random.bool()).cloned().collect();
         for row in &mut rows {
             row.value += f64::from(random.i32(-3..=3));
         }

@@ -122,7 +122,9 @@ impl Committer {
             return;
         }
         // 2. Log them: from here on they are there after a crash.
+        let now = self.inner.options.clock.now();
         let mut body = Vec::new();
+        record::put_accepted(&mut body, now);
         for batch in &accepted {
             if !batch.definitions.is_empty() {
                 record::put_definitions(&mut body, &batch.definitions);
@@ -143,7 +145,7 @@ impl Committer {
         self.inner.view.load().active.apply(&rows);
         for batch in &accepted {
             self.marks.mark(&self.inner, &batch.rows);
-            self.inner.count_accepted(&batch.rows);
+            self.inner.count_accepted(&batch.rows, now);
         }
         // 4. Wake the callers.
         for batch in accepted {
@@ -258,9 +260,10 @@ impl Committer {
             return;
         }
         let first_commit = self.head_commit;
+        let accepted = Arc::new(self.inner.accepted.lock().clone());
         self.inner.change_view(|view| {
             let head = std::mem::replace(&mut view.active, Arc::new(Head::default()));
-            view.frozen.push(Frozen { head, first_commit, last_commit });
+            view.frozen.push(Frozen { head, first_commit, last_commit, accepted });
         });
         self.head_commit = last_commit + 1;
         self.frozen_at = Instant::now();
@@ -300,7 +303,7 @@ impl Inner {
             && self.expired.lock().get(tenant) != Some(&self.living(tenant))
     }
 
-    fn living(&self, tenant: &Tenant) -> Living {
+    pub(super) fn living(&self, tenant: &Tenant) -> Living {
         let now = self.options.clock.now();
         let retention = self.retention_of(tenant);
         let first = |millis: i64| day_of(now.saturating_sub(millis));
@@ -310,9 +313,9 @@ impl Inner {
         }
     }
 
-    /// Counts samples accepted today, for [`crate::store::Usage`].
-    pub(super) fn count_accepted(&self, rows: &record::Rows) {
-        let today = day_of(self.options.clock.now());
+    /// Counts samples accepted at `time` on its day, for [`crate::store::Usage`].
+    pub(super) fn count_accepted(&self, rows: &record::Rows, time: i64) {
+        let today = day_of(time);
         let mut accepted = self.accepted.lock();
         let (day, samples) = accepted.entry(rows.tenant.clone()).or_insert((today, 0));
         if *day != today {
@@ -335,6 +338,11 @@ pub struct Living {
 }
 
 impl Living {
+    /// Whether `day` is past for some metric.
+    pub fn is_past(&self, day: i32) -> bool {
+        day < self.metrics.values().copied().fold(self.default, i32::max)
+    }
+
     fn of(&self, metric: &MetricName) -> i32 {
         self.metrics.get(metric).copied().unwrap_or(self.default)
     }

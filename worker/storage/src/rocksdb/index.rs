@@ -9,12 +9,12 @@
 //!
 //! # What it takes
 //! Values are numbers of a dictionary, series are rows of varints, postings are as small as they can be
-//! ([`posting`]), identities and spellings are compact tables of hashes ([`table`]): about 150 bytes for
-//! a series of ten dimensions. Everything on disk is a blob of definitions ([`definitions`]) or a bitmap
+//! (`posting`), identities and spellings are compact tables of hashes (`table`): about 150 bytes for
+//! a series of ten dimensions. Everything on disk is a blob of definitions (`definitions`) or a bitmap
 //! of the series present on a day.
 //!
 //! # Locks
-//! Each tenant has one lock ([`core`]), which writers hold for some hundred series at a time, and a
+//! Each tenant has one lock (`core`), which writers hold for some hundred series at a time, and a
 //! cache of spellings with locks of its own, which is all that a write of known series touches.
 
 mod catalog;

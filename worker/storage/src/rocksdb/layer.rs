@@ -9,6 +9,7 @@ use std::sync::mpsc::Sender;
 
 use serde::{Deserialize, Serialize};
 
+use super::commit::Accepted;
 use super::head::Head;
 
 pub use builder::LayerBuilder;
@@ -181,6 +182,8 @@ pub struct Frozen {
     pub first_commit: u64,
     /// The last commit in it.
     pub last_commit: u64,
+    /// Samples accepted until then.
+    pub accepted: Arc<Accepted>,
 }
 
 /// Everything that a query reads, replaced as a whole: a sample is in exactly one place of it.

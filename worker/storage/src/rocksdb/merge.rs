@@ -18,8 +18,7 @@ use super::layer::{DAY, Layer, LayerBuilder, LayerRecord, day_of, day_start};
 use super::seal::{cut_off_key, put_layer, rewrite_definitions};
 use super::tables::{MetaBatch, Prefix};
 
-use cursor::Cursor;
-pub use cursor::merge_samples;
+pub use cursor::{Cursor, merge_samples};
 
 /// Neighbours of about this ratio of sizes are merged once there are [`TIER`] of them.
 const RATIO: u64 = 4;
@@ -210,7 +209,7 @@ fn fill(
             let from = own_times.partition_point(|time| *time < visible);
             merge_samples(&mut times, &mut values, &own_times[from..], &own_values[from..]);
             pace.done(own_times.len() as u64);
-            cursor.next()?;
+            cursor.advance()?;
         }
         if inner.index.is_alive(metric, series) {
             builder.add(metric, series, &times, &values)?;

@@ -8,7 +8,7 @@
 //! # Summary
 //! A version byte, a checksum, the series, and what they did per UTC hour, in packed columns. When a
 //! series has samples (hours, counts, first and last times: a *profile*) is stored once for all series
-//! that share their time columns. A series with fewer than [`SUMMARISED_FROM`] samples per hour in
+//! that share their time columns. A series with fewer than `SUMMARISED_FROM` samples per hour in
 //! which it has any has no hour summaries: reading its samples costs no more. The fields of an hour
 //! that follow from others are not stored but for a bit that says so.
 

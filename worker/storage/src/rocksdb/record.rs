@@ -37,6 +37,8 @@ pub enum Operation<'a> {
     },
     /// A tenant's retention.
     Retention(Tenant, Retention),
+    /// When what follows was accepted, in Unix milliseconds.
+    Accepted(i64),
 }
 
 /// Tags of operations: persisted, never reused.
@@ -47,6 +49,7 @@ enum Tag {
     Rows = 2,
     Delete = 3,
     Retention = 4,
+    Accepted = 5,
 }
 
 /// Appends a definitions blob.
@@ -76,6 +79,11 @@ pub fn put_delete(out: &mut Vec<u8>, metric: u32, before: i64) {
         out.extend_from_slice(&metric.to_le_bytes());
         out.extend_from_slice(&before.to_le_bytes());
     });
+}
+
+/// Appends the time at which what follows was accepted.
+pub fn put_accepted(out: &mut Vec<u8>, time: i64) {
+    framed(out, Tag::Accepted, |out| out.extend_from_slice(&time.to_le_bytes()));
 }
 
 /// Appends a retention.
@@ -203,6 +211,7 @@ impl<'a> Reader<'a> {
             tag if tag == Tag::Definitions as u8 => Operation::Definitions(body.0),
             tag if tag == Tag::Rows as u8 => Operation::Rows(body.rows()?),
             tag if tag == Tag::Delete as u8 => Operation::Delete { metric: body.u32()?, before: body.i64()? },
+            tag if tag == Tag::Accepted as u8 => Operation::Accepted(body.i64()?),
             tag if tag == Tag::Retention as u8 => Operation::Retention(body.tenant()?, body.retention()?),
             _ => return None,
         })
@@ -266,6 +275,7 @@ mod tests {
         put_rows(&mut body, &rows);
         put_delete(&mut body, 7, i64::MAX);
         put_retention(&mut body, &tenant, &retention);
+        put_accepted(&mut body, -7);
         (body, rows, retention)
     }
 
@@ -288,13 +298,14 @@ mod tests {
                 (3, Operation::Retention(tenant, read)) => {
                     assert_eq!((tenant.as_str(), read), ("acme", retention.clone()));
                 }
+                (4, operation) => assert_eq!(operation, Operation::Accepted(-7)),
                 (_, other) => panic!("{other:?} in place {seen}"),
             }
             seen += 1;
             Ok(())
         })
         .unwrap();
-        assert_eq!(seen, 4);
+        assert_eq!(seen, 5);
     }
 
     #[test]
@@ -302,7 +313,7 @@ mod tests {
         let (body, ..) = sample_body();
         let boundaries: Vec<bool> =
             (0..body.len()).map(|cut| read(&body[..cut], &mut |_| Ok(())).is_ok()).collect();
-        assert_eq!(boundaries.iter().filter(|ok| **ok).count(), 4, "only between operations");
+        assert_eq!(boundaries.iter().filter(|ok| **ok).count(), 5, "only between operations");
         let mut random = fastrand::Rng::with_seed(3);
         for _ in 0..5_000 {
             let mut noise = body.clone();

@@ -60,7 +60,7 @@ fn seal(inner: &Arc<Inner>, frozen: &Frozen) -> Result<()> {
     for record in &records {
         put_layer(&mut batch, record)?;
     }
-    inner.put_state(&mut batch, frozen.last_commit, &dirty)?;
+    inner.put_state(&mut batch, frozen, &dirty)?;
     if let Err(error) = inner.tables.write_meta(batch) {
         inner.dirty_days.lock().extend(dirty);
         return Err(error);
@@ -171,11 +171,11 @@ pub fn put_layer(batch: &mut MetaBatch, record: &LayerRecord) -> Result<()> {
 }
 
 impl Inner {
-    /// Adds to `batch` everything beside layers that belongs to "sealed through this commit".
+    /// Adds to `batch` everything beside layers that belongs to "sealed through the last commit of `frozen`".
     pub(super) fn put_state(
         &self,
         batch: &mut MetaBatch,
-        through: u64,
+        frozen: &Frozen,
         dirty: &super::commit::DirtyDays,
     ) -> Result<()> {
         for (tenant, day) in dirty {
@@ -199,17 +199,13 @@ impl Inner {
             batch.put(Prefix::Retention, tenant.as_str().as_bytes(), &bytes);
         }
         let (next_series, next_metric) = self.index.next_numbers();
+        let accepted = frozen.accepted.iter();
         let sealed = Sealed {
-            through,
+            through: frozen.last_commit,
             next_series,
             next_metric,
             next_layer: self.next_layer.load(Ordering::Relaxed),
-            accepted: self
-                .accepted
-                .lock()
-                .iter()
-                .map(|(tenant, (day, samples))| (tenant.as_str().to_owned(), (*day, *samples)))
-                .collect(),
+            accepted: accepted.map(|(tenant, counts)| (tenant.as_str().to_owned(), *counts)).collect(),
         };
         let value = serde_json::to_vec(&sealed).map_err(crate::store::StoreError::internal)?;
         batch.put(Prefix::Sealed, &[], &value);

@@ -88,7 +88,7 @@ impl<'a> Bytes<'a> {
         Err(StoreError::corrupt("a number in packed data has no end"))
     }
 
-    /// What [`put_signed`] wrote.
+    /// What `put_signed` wrote.
     ///
     /// # Errors
     /// As of [`Bytes::varint`].

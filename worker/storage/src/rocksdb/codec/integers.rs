@@ -189,7 +189,7 @@ fn greatest_common_divisor(mut one: u64, mut other: u64) -> u64 {
         return one | other;
     }
     // The usual case: the divisor so far holds.
-    if other % one == 0 {
+    if other.is_multiple_of(one) {
         return one;
     }
     while other != 0 {

@@ -48,5 +48,9 @@ impl Inner {
     pub(in crate::rocksdb) fn mark_present(&self, tenant: &Tenant, day: i32, ids: &[u32]) {
         self.index.tenant(tenant).mark(day, ids);
         self.dirty_days.lock().insert((tenant.clone(), day));
+        if self.living(tenant).is_past(day) {
+            // It may have expired before it came: whoever asks next looks again.
+            self.expired.lock().remove(tenant);
+        }
     }
 }

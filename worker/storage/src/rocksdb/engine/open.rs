@@ -122,6 +122,16 @@ pub(super) fn open(options: Options) -> Result<Opened> {
     Ok(Opened { inner, log, head_commit: sealed.through + 1, retired })
 }
 
+/// What a replay carries from one operation to the next.
+#[derive(Default)]
+struct Replay {
+    marks: Marks,
+    /// Samples of series that are gone.
+    unknown: u64,
+    /// When the commit was accepted that is being replayed.
+    accepted_at: i64,
+}
+
 fn check_format(tables: &Tables) -> Result<()> {
     let Some(found) = tables.meta(Prefix::Format, &[])? else {
         let mut batch = MetaBatch::default();
@@ -232,14 +242,13 @@ impl Inner {
     /// Opens the log and applies what is behind `sealed` to the index and the active head.
     fn replay(&self, sealed: u64) -> Result<(Log, u64)> {
         let options = LogOptions::for_cap(self.options.log_cap);
-        let mut marks = Marks::default();
-        let mut unknown = 0_u64;
+        let mut replay = Replay::default();
         let mut apply = |commit: u64, body: &[u8]| {
-            record::read(body, &mut |operation| self.apply(commit, operation, &mut marks, &mut unknown))
+            record::read(body, &mut |operation| self.apply(commit, operation, &mut replay))
         };
         let (log, recovery) = Log::open(&self.options.path.join("log"), options, sealed, &mut apply)?;
-        if unknown > 0 {
-            tracing::info!(samples = unknown, "left out samples of series that were deleted later");
+        if replay.unknown > 0 {
+            tracing::info!(samples = replay.unknown, "left out samples of series that were deleted later");
         }
         if let Some(torn) = &recovery.torn_tail {
             tracing::warn!(?torn, "the log ended in an unfinished record, which was never acknowledged");
@@ -254,13 +263,7 @@ impl Inner {
         Ok((log, last))
     }
 
-    fn apply(
-        &self,
-        commit: u64,
-        operation: Operation<'_>,
-        marks: &mut Marks,
-        unknown: &mut u64,
-    ) -> Result<()> {
+    fn apply(&self, commit: u64, operation: Operation<'_>, replay: &mut Replay) -> Result<()> {
         match operation {
             Operation::Definitions(blob) => {
                 let mut created = Vec::new();
@@ -269,21 +272,22 @@ impl Inner {
                 self.unsealed_series.lock().extend(created);
             }
             Operation::Rows(mut rows) => {
-                *unknown += self.keep_known(&mut rows);
+                self.count_accepted(&rows, replay.accepted_at);
+                replay.unknown += self.keep_known(&mut rows);
                 self.view.load().active.apply(&[&rows]);
-                marks.mark(self, &rows);
-                self.count_accepted(&rows);
+                replay.marks.mark(self, &rows);
             }
             Operation::Delete { metric, before } => {
                 // A metric without a name has no series left: its definitions were rewritten without it.
                 if let Some(tenant) = self.index.tenant_of(metric) {
                     self.apply_delete(&tenant, metric, before, commit);
-                    *marks = Marks::default();
+                    replay.marks = Marks::default();
                 }
             }
             Operation::Retention(tenant, retention) => {
                 self.retention.write().insert(tenant, retention);
             }
+            Operation::Accepted(time) => replay.accepted_at = time,
         }
         Ok(())
     }

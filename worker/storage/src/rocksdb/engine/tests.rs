@@ -72,3 +72,27 @@ impl Backend for Engine {
 }
 
 crate::contract_tests!(Engine);
+
+/// Steps of a run: about 700 questions between writes, deletes, seals, merges and restarts.
+const STEPS: u64 = 1_250;
+
+/// Compares the engine with the model from each of `seeds`; all together ask more than 5,000 questions.
+fn compare(seeds: std::ops::Range<u64>) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    for seed in seeds {
+        let report = runtime.block_on(crate::differential::run(seed, STEPS, &Engine));
+        let report = report.unwrap_or_else(|difference| panic!("{difference}"));
+        assert!(report.questions() >= 625, "{report:?}");
+        println!("seed {seed}: {} questions, {} rows compared, none differ", report.questions(), report.rows);
+    }
+}
+
+#[test]
+fn the_engine_and_the_model_agree_on_seeds_0_to_3() {
+    compare(0..4);
+}
+
+#[test]
+fn the_engine_and_the_model_agree_on_seeds_4_to_7() {
+    compare(4..8);
+}

@@ -65,7 +65,7 @@ impl<'a> Cursor<'a> {
     ///
     /// # Errors
     /// `Corrupt`, `Internal`.
-    pub fn next(&mut self) -> Result<()> {
+    pub fn advance(&mut self) -> Result<()> {
         self.position += 1;
         match self.position < self.index.series().len() {
             true => self.decode(),

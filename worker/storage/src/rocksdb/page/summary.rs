@@ -92,6 +92,11 @@ fn regular_integral(row: &Row, span: &Span) -> f64 {
     (row[SUM] - row[FIRST] / 2.0 - row[LAST] / 2.0) * step
 }
 
+/// Whether `one` may stand for `other`; nothing may for a sum that overflowed.
+fn is_near(one: f64, other: f64, tolerance: f64) -> bool {
+    tolerance.is_finite() && (one - other).abs() <= tolerance
+}
+
 /// The fields of `summary` as they are stored: equal to them within rounding errors, and short.
 fn row_of(summary: &HourSummary, span: &Span, scale: Option<u8>) -> Row {
     let short = |value: f64| match scale.and_then(|scale| snapped(value, scale)) {
@@ -108,13 +113,18 @@ fn row_of(summary: &HourSummary, span: &Span, scale: Option<u8>) -> Row {
         false => short(summary.sum),
     };
     let rise = following(INCREASE, &row, span);
-    let rises = (rise - summary.increase).abs() <= INCREASE_TOLERANCE * summary.increase.abs();
-    row[INCREASE] = if rises { rise } else { short(summary.increase) };
+    let increase = summary.increase;
+    row[INCREASE] = match is_near(rise, increase, INCREASE_TOLERANCE * increase.abs()) {
+        true => rise,
+        false => short(increase),
+    };
     let regular = following(INTEGRAL, &row, span);
-    let most =
-        summary.max.abs().max(summary.min.abs()) * ((span.last_time - span.first_time) as f64 / 1_000.0);
-    let is_regular = (regular - summary.integral).abs() <= INTEGRAL_TOLERANCE * most;
-    row[INTEGRAL] = if is_regular { regular } else { f64::from_bits(summary.integral.to_bits() & !DROPPED) };
+    let seconds = (span.last_time - span.first_time) as f64 / 1_000.0;
+    let most = summary.max.abs().max(summary.min.abs()) * seconds;
+    row[INTEGRAL] = match is_near(regular, summary.integral, INTEGRAL_TOLERANCE * most) {
+        true => regular,
+        false => f64::from_bits(summary.integral.to_bits() & !DROPPED),
+    };
     row
 }
 

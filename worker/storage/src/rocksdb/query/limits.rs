@@ -114,6 +114,10 @@ fn rows_past_the_limit_are_neither_read_nor_held() {
     let answer = super::range(&store, &store, &query, &bounded, &pool()).unwrap();
     assert_eq!((answer.rows.len(), answer.stats.truncated), (10, true));
     assert_eq!(answer.stats.series_matched, 5_000);
+    for (at, row) in answer.rows.iter().enumerate() {
+        let host = row.dimensions.get("host").map(AsRef::as_ref);
+        assert_eq!((row.timestamp, host), (0, Some(format!("{at:06}").as_str())));
+    }
     let brought = store.brought.load(Ordering::Relaxed);
     assert!(brought < 20_000, "{brought} of 300000 samples were read");
 }

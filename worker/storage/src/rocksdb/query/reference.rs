@@ -148,8 +148,10 @@ fn rate(store: &Plain, query: &RateQuery) -> Answer<RateRow> {
 fn random_store(random: &mut fastrand::Rng) -> (Plain, i64) {
     let base = [0, 1_700_000_000_000, 1_699_999_200_000][random.usize(0..3)];
     let mut store = Plain { summaries: random.bool(), ..Plain::default() };
+    // Where it is coarse, series share times.
+    let grid = [1, 15_000][random.usize(0..2)];
     for number in 0..random.usize(1..300) {
-        let unique = format!("{:03}", number * 7 % 301);
+        let unique = format!("{:03}", number * 7 % 307);
         let (a, b) = (random.usize(0..4), random.usize(0..6).to_string());
         let mut pairs = vec![("id", unique.as_str())];
         if a > 0 {
@@ -169,7 +171,7 @@ fn random_store(random: &mut fastrand::Rng) -> (Plain, i64) {
                     true => value.abs() + f64::from(random.u8(0..9)),
                     false => value + random.f64() * 10.0 - 5.0,
                 };
-                (time, value)
+                (time / grid * grid, value)
             })
             .collect();
         store.add(&pairs, samples);

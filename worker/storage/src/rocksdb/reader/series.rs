@@ -14,6 +14,9 @@ use super::{Head, Piece, Scratch, merge_samples};
 /// What takes the pieces of a series.
 type Emit<'a> = dyn FnMut(Piece<'_>) -> Result<()> + 'a;
 
+/// Gives what a day's layers and the heads hold of a series from one time until another.
+type OfDay = fn(&mut Assembler, &mut [Source<'_>], &Samples, (i64, i64), &mut Emit<'_>) -> Result<()>;
+
 /// Samples of one series.
 #[derive(Debug, Default)]
 pub(super) struct Samples {
@@ -148,7 +151,7 @@ impl Assembler {
         emit: &mut Emit<'_>,
     ) -> Result<()> {
         self.read_heads(id, heads);
-        self.by_day(id, sources, emit, &mut Self::samples_of_day)
+        self.by_day(id, sources, emit, Self::samples_of_day)
     }
 
     /// Gives whole hours as summaries, samples elsewhere.
@@ -160,7 +163,7 @@ impl Assembler {
         emit: &mut Emit<'_>,
     ) -> Result<()> {
         self.read_heads(id, heads);
-        self.by_day(id, sources, emit, &mut Self::hours_of_day)
+        self.by_day(id, sources, emit, Self::hours_of_day)
     }
 
     /// Fills `heads` with what may be shown of the heads' samples.
@@ -179,13 +182,7 @@ impl Assembler {
         id: u32,
         sources: &mut [Source<'_>],
         emit: &mut Emit<'_>,
-        of_day: &mut dyn FnMut(
-            &mut Self,
-            &mut [Source<'_>],
-            &Samples,
-            (i64, i64),
-            &mut Emit<'_>,
-        ) -> Result<()>,
+        of_day: OfDay,
     ) -> Result<()> {
         let heads = std::mem::take(&mut self.heads);
         let mut next = self.shown.start();
@@ -348,7 +345,8 @@ impl Assembler {
         let summarised = own.iter().any(|part| part.nth != LOOSE);
         let visible = own.iter().all(|part| part.nth == LOOSE || sources[part.place].from <= part.first);
         if !(whole && summarised && visible && are_apart(own)) {
-            return self.emit_samples(sources, heads, (hour, hour + HOUR), parts, emit);
+            let shown = (hour.max(self.shown.start()), (hour + HOUR).min(self.shown.end()));
+            return self.emit_samples(sources, heads, shown, parts, emit);
         }
         let mut joined: Option<HourSummary> = None;
         for part in own {

@@ -25,6 +25,9 @@ pub(super) struct Source<'a> {
     index: PageIndex,
 }
 
+/// Takes samples: equally long slices, in the order of time.
+type VisitSamples<'a> = dyn FnMut(&[i64], &[f64]) -> Result<()> + 'a;
+
 struct Listed {
     key: PageKey,
     /// Absent when a scan wants samples only.
@@ -120,7 +123,7 @@ impl<'a> Source<'a> {
         &mut self,
         (start, end): (i64, i64),
         scratch: &mut Scratch,
-        visit: &mut dyn FnMut(&[i64], &[f64]) -> Result<()>,
+        visit: &mut VisitSamples<'_>,
     ) -> Result<()> {
         self.load(scratch)?;
         let (start, key) = (start.max(self.from), self.pages[self.page].key);

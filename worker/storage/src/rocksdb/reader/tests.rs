@@ -9,13 +9,14 @@ use crate::rocksdb::record::Rows;
 use crate::rocksdb::summary::{HOUR, HourSummary};
 use crate::store::ErrorKind;
 
-use super::series::Samples;
 use super::*;
 
 const METRIC: u32 = 7;
 const OTHER: u32 = 8;
 const START: i64 = 1_700_000_000_000 / DAY * DAY;
 
+/// Times and values.
+type Columns = (Vec<i64>, Vec<f64>);
 type Model = BTreeMap<(u32, i64), f64>;
 
 /// A store without its engine: writes, deletes, seals and merges done by hand, beside a model of them.
@@ -72,21 +73,22 @@ impl Store {
 
     fn freeze(&mut self) {
         let head = std::mem::take(&mut self.view.active);
-        self.view.frozen.push(Frozen { head, first_commit: self.first_commit, last_commit: self.commit });
+        let (first_commit, last_commit) = (self.first_commit, self.commit);
+        self.view.frozen.push(Frozen { head, first_commit, last_commit, accepted: Arc::default() });
         self.first_commit = self.commit + 1;
     }
 
     fn seal(&mut self, effort: Effort) {
         let frozen = self.view.frozen.remove(0);
-        let mut by_day: BTreeMap<i32, BTreeMap<(u32, u32), Samples>> = BTreeMap::new();
+        let mut by_day: BTreeMap<i32, BTreeMap<(u32, u32), Columns>> = BTreeMap::new();
         for id in frozen.head.series() {
-            let mut samples = Samples::default();
-            frozen.head.read(id, &mut samples.times, &mut samples.values);
-            for (time, value) in samples.times.iter().zip(&samples.values) {
+            let (mut times, mut values) = (Vec::new(), Vec::new());
+            frozen.head.read(id, &mut times, &mut values);
+            for (time, value) in times.iter().zip(&values) {
                 let metric = if id % 2 == 0 { METRIC } else { OTHER };
                 let of_series = by_day.entry(day_of(*time)).or_default().entry((metric, id)).or_default();
-                of_series.times.push(*time);
-                of_series.values.push(*value);
+                of_series.0.push(*time);
+                of_series.1.push(*value);
             }
         }
         let commits = (frozen.first_commit, frozen.last_commit);
@@ -95,8 +97,8 @@ impl Store {
             let files = self.tables.begin_layer(day, self.layer);
             let record = LayerRecord::empty(self.layer, day, commits);
             let mut builder = LayerBuilder::new(&files, record, effort).unwrap();
-            for ((metric, id), samples) in &series {
-                builder.add(*metric, *id, &samples.times, &samples.values).unwrap();
+            for ((metric, id), (times, values)) in &series {
+                builder.add(*metric, *id, times, values).unwrap();
             }
             let record = builder.finish().unwrap().unwrap();
             self.tables.ingest_layer(files).unwrap();
@@ -234,7 +236,7 @@ fn fill(store: &mut Store, random: &mut fastrand::Rng, now: &mut i64) {
 #[test]
 fn scans_equal_a_model_over_layers_heads_deletes_and_floors() {
     let mut hours = 0;
-    for seed in 0..40 {
+    for seed in 0..16 {
         let mut random = fastrand::Rng::with_seed(seed);
         let (mut store, mut now) = (Store::open(), START);
         for _ in 0..random.usize(1..7) {
@@ -246,7 +248,7 @@ fn scans_equal_a_model_over_layers_heads_deletes_and_floors() {
                 store.seal(if random.bool() { Effort::Seal } else { Effort::Merge });
             }
         }
-        for round in 0..30 {
+        for round in 0..60 {
             let span = 1_i64 << random.u32(10..29);
             let aligned = if random.bool() { HOUR } else { 1 };
             let start = (now - random.i64(0..3 * DAY)) / aligned * aligned;
@@ -259,7 +261,7 @@ fn scans_equal_a_model_over_layers_heads_deletes_and_floors() {
             hours += store.check(floor, range, &ids, &format!("seed {seed} round {round}"));
         }
     }
-    assert!(hours > 10_000, "{hours} hours came from summaries");
+    assert!(hours > 4_000, "{hours} hours came from summaries");
 }
 
 fn regular(store: &mut Store, from: i64, to: i64) {
@@ -306,7 +308,7 @@ fn a_cursor_reads_every_series_of_a_layer() {
         assert_eq!(metric, if id % 2 == 0 { METRIC } else { OTHER });
         let (times, values) = cursor.samples();
         read.extend(times.iter().zip(values).map(|(time, value)| ((id, *time), *value)));
-        cursor.next().unwrap();
+        cursor.advance().unwrap();
     }
     assert_eq!(cursor.last_commit(), 200);
     read.sort_by_key(|(key, _)| *key);
