@@ -296,7 +296,7 @@ impl Inner {
     /// later, and `meta` knows that already. Returns how many.
     fn keep_known(&self, rows: &mut record::Rows) -> u64 {
         let index = self.index.tenant(&rows.tenant);
-        let known: Vec<bool> = rows.ids.iter().map(|id| index.alive(*id)).collect();
+        let known = index.alive_each(&rows.ids);
         let dropped = known.iter().filter(|known| !**known).count();
         if dropped > 0 {
             let mut at = 0..;
