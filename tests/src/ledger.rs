@@ -215,7 +215,7 @@ impl Ledger {
 
 fn difference(writer: u32, before: &Samples, after: &Samples, held: &Samples, doubled: usize) -> Violation {
     let either = |key: &(u32, i64)| [before.get(key).copied(), after.get(key).copied()];
-    let must_be = |key: &&(u32, i64)| either(*key).iter().all(Option::is_some);
+    let must_be = |key: &&(u32, i64)| either(key).iter().all(Option::is_some);
     let may_be = |key: &(u32, i64)| either(key).iter().any(Option::is_some);
     let lost = before.keys().filter(must_be).filter(|key| !held.contains_key(key)).count();
     let wrong =
