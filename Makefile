@@ -7,7 +7,7 @@ BIN := $(CARGO_TARGET_DIR)/release
 # The whole workspace always, so that features unify to the same dependencies in every target.
 CARGO_FLAGS := --release --locked --workspace
 
-.PHONY: help run build test kill9 powercut demo bench lint fmt docs ci tools
+.PHONY: help run build test test-long differential kill9 powercut demo bench lint fmt docs ci tools
 
 help: ## Say what there is
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -18,8 +18,16 @@ run: build ## Start the worker on port 8080 with its data in ./data
 build: tools ## Build the worker and the tools
 	cargo build $(CARGO_FLAGS) --bins
 
-test: build ## Run every test, about 15 minutes once everything is built
+# The binaries first, with the tests' own features: so the worker that they start is this one, and
+# nothing is compiled twice.
+test: tools ## Run every test
+	cargo build $(CARGO_FLAGS) --bins --tests
 	cargo test $(CARGO_FLAGS)
+
+test-long: differential kill9 powercut ## Run the harnesses for hours
+
+differential: build ## Ask the engine and the model the same random questions (QUESTIONS=1000000)
+	$(BIN)/differential --questions $(or $(QUESTIONS),1000000)
 
 kill9: build ## Kill a store under eight writers, again and again (CYCLES=10000)
 	$(BIN)/crash run --cycles $(or $(CYCLES),10000)

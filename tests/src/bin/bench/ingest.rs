@@ -15,7 +15,7 @@ const KNOWN: usize = HOSTS * METRICS.len();
 /// Samples of a run whose bodies are renewed as it goes.
 const SAMPLES: usize = 12_000_000;
 /// Samples of a run whose bodies are made and compressed before it.
-const PREPARED: usize = 4_000_000;
+const PREPARED: usize = 8_000_000;
 const NEW_SERIES: usize = 300_000;
 const CONNECTIONS: usize = 4;
 const JSON: [(&str, &str); 1] = [("content-type", "application/json")];

@@ -272,13 +272,20 @@ impl Verdict {
 fn shown(numbers: &Numbers) -> String {
     match numbers.len() {
         0 => "nothing".to_owned(),
-        1 => numbers.values().map(|value| format!("{value}")).collect(),
+        1 => numbers.values().map(|value| rounded(*value)).collect(),
         many => {
             let largest = numbers.iter().max_by(|left, right| left.1.total_cmp(right.1));
             let (key, value) = largest.expect("there is one");
-            format!("{many} groups; {}: {value}", key.join(","))
+            format!("{many} groups; {}: {}", key.join(","), rounded(*value))
         }
     }
+}
+
+/// Ten significant digits, which is more than two stores may differ by.
+fn rounded(value: f64) -> String {
+    let digits = 9 - value.abs().max(1e-9).log10().floor() as i32;
+    let text = format!("{value:.*}", usize::try_from(digits).unwrap_or(0));
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
 }
 
 /// Prints the table and what it can't say itself.
