@@ -168,6 +168,7 @@ fn cardinality_error(index: u32, metric: &MetricName, refusal: Refusal) -> Sampl
         Refusal::SeriesLimit { limit } => {
             format!("a new series would pass the limit of {limit} series per metric")
         }
+        Refusal::MemoryLimit => "the memory for series is used up; known series go on".to_owned(),
     };
     let metric = Some(Arc::from(metric.as_str()));
     SampleError { index, metric, code: Code::CardinalityLimit, error }

@@ -179,6 +179,8 @@ pub enum Refusal {
         /// Series allowed.
         limit: u64,
     },
+    /// The store has no memory left for another series, whoever's; known ones go on.
+    MemoryLimit,
 }
 
 /// What became of a batch.

@@ -9,8 +9,7 @@ use crate::model::{
 };
 use crate::rocksdb::query::Catalog;
 use crate::store::{
-    CardinalityCursor, CardinalityQuery, CardinalityRow, ErrorKind, ListPage, ListQuery, Refusal,
-    SeriesLookup,
+    CardinalityCursor, CardinalityQuery, CardinalityRow, ListPage, ListQuery, Refusal, SeriesLookup,
 };
 
 use super::{Definitions, Index, IndexOptions, TenantIndex};
@@ -485,18 +484,21 @@ fn a_full_memory_stops_creation_and_nothing_else() {
     let full = Index::new(IndexOptions { secret: [1; 192], max_spellings: 10, memory_budget: 60_000 });
     let tenant = full.tenant(&tenant());
     let mut created = 0;
-    let refused = loop {
+    loop {
         let new: Vec<NewSeries> =
             (0..100).map(|n| series("m", &[("id", &format!("value-{}", created + n))])).collect();
-        match tenant.resolve(&new, &SeriesLimits::NONE, &mut Definitions::default()) {
-            Ok(resolved) => created += resolved.len(),
-            Err(error) => break error,
+        let resolved = tenant.resolve(&new, &SeriesLimits::NONE, &mut Definitions::default()).unwrap();
+        if resolved[0].is_err() {
+            assert_eq!(resolved, [Err(Refusal::MemoryLimit); 100]);
+            break;
         }
-    };
-    assert!(matches!(refused.kind, ErrorKind::Overloaded { .. }) && created >= 100, "{created}");
-    let known = [series("m", &[("id", "value-5")])];
+        created += resolved.len();
+    }
+    assert!(created >= 100, "{created}");
+    let mixed = [series("m", &[("id", "value-5")]), series("m", &[("id", "never seen")])];
     let mut definitions = Definitions::default();
-    assert!(tenant.resolve(&known, &SeriesLimits::NONE, &mut definitions).unwrap()[0].is_ok());
+    let resolved = tenant.resolve(&mixed, &SeriesLimits::NONE, &mut definitions).unwrap();
+    assert!(resolved[0].is_ok() && resolved[1] == Err(Refusal::MemoryLimit));
     assert!(definitions.encode().is_empty());
 }
 

@@ -55,7 +55,6 @@ impl TenantIndex {
     /// Definitions of those created are added to `definitions`.
     ///
     /// # Errors
-    /// `Overloaded` when a series would have to be created and the index has used up its memory;
     /// `Unavailable` when there are no more numbers. No series was created then.
     pub fn resolve(
         &self,
@@ -74,6 +73,10 @@ impl TenantIndex {
             return Ok(resolved);
         }
         // 3. Those that are new. The lock, for some of them at a time.
+        if self.shared.bytes.load(Ordering::Relaxed) >= self.shared.memory_budget {
+            missing.iter().for_each(|at| resolved[*at] = Err(Refusal::MemoryLimit));
+            return Ok(resolved);
+        }
         self.check_room(new, &missing)?;
         let mut creation = Creation { index: self, limits, definitions, shape: u32::MAX, texts: Vec::new() };
         for (part, done) in missing.chunks(AT_ONCE).zip((0..).step_by(AT_ONCE)) {
@@ -104,10 +107,6 @@ impl TenantIndex {
     }
 
     fn check_room(&self, new: &[NewSeries], missing: &[usize]) -> Result<()> {
-        if self.shared.bytes.load(Ordering::Relaxed) >= self.shared.memory_budget {
-            let kind = ErrorKind::Overloaded { retry_after: Duration::from_secs(60) };
-            return Err(StoreError::new(kind, "the memory for series is used up; known series go on"));
-        }
         let columns = missing.iter().map(|at| new[*at].dimensions.len()).max().unwrap_or(0);
         if !self.core.read().has_room(missing.len(), columns) {
             return Err(exhausted());
