@@ -7,6 +7,7 @@ pub mod head;
 pub mod index;
 pub mod log;
 pub mod page;
+pub mod paged;
 pub mod query;
 pub mod record;
 pub mod scan;

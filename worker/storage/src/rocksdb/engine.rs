@@ -23,6 +23,7 @@ use crate::store::{ErrorKind, Result, Retention, StoreError};
 use super::commit::{Accepted, DirtyDays, Living, Queue};
 use super::index::Index;
 use super::layer::View;
+use super::paged::Paged;
 use super::tables::Tables;
 
 pub use store::RocksDb;
@@ -82,26 +83,20 @@ impl Options {
 /// Which metric a series has: by number, for scans that meet series without their tenant.
 #[derive(Debug, Default)]
 pub struct Numbers {
-    metric_of: Vec<u32>,
+    /// The metric's number plus one; 0 where a series was never defined.
+    metric_of: Paged<u32>,
 }
-
-/// The metric of a series that was never defined.
-const NO_METRIC: u32 = u32::MAX;
 
 impl Numbers {
     /// Notes that series `id` belongs to `metric`.
     pub fn set(&mut self, id: u32, metric: u32) {
-        let at = id as usize;
-        if at >= self.metric_of.len() {
-            self.metric_of.resize(at + 1, NO_METRIC);
-        }
-        self.metric_of[at] = metric;
+        *self.metric_of.entry(id as usize) = metric.saturating_add(1);
     }
 
     /// The metric of series `id`.
     #[must_use]
     pub fn metric_of(&self, id: u32) -> Option<u32> {
-        self.metric_of.get(id as usize).copied().filter(|metric| *metric != NO_METRIC)
+        self.metric_of.get(id as usize)?.checked_sub(1)
     }
 }
 

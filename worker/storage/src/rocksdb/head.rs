@@ -8,6 +8,7 @@ use parking_lot::RwLock;
 
 pub use block::OpenBlock;
 
+use super::paged::Paged;
 use super::record::Rows;
 
 /// Locks of a head; series are spread over them by number. Not persisted.
@@ -16,7 +17,7 @@ const SHARDS: usize = 16;
 /// Open blocks by series; written by the committer only, read by every query.
 #[derive(Debug)]
 pub struct Head {
-    shards: Vec<RwLock<Vec<OpenBlock>>>,
+    shards: Vec<RwLock<Paged<OpenBlock>>>,
     bytes: AtomicU64,
     samples: AtomicU64,
     min_time: AtomicI64,
@@ -57,7 +58,7 @@ impl Head {
                 *place += 1;
             }
         }
-        let (mut grown, mut min_time, mut max_time) = (0, i64::MAX, i64::MIN);
+        let (mut grown, mut min_time, mut max_time) = (0_usize, i64::MAX, i64::MIN);
         for shard in 0..SHARDS {
             let part = &order[starts[shard]..starts[shard + 1]];
             if part.is_empty() {
@@ -68,10 +69,12 @@ impl Head {
                 let rows = batches[*batch as usize];
                 let (id, time) = (rows.ids[*row as usize], rows.times[*row as usize]);
                 let slot = id as usize / SHARDS;
-                if slot >= blocks.len() {
-                    grown += enlarge(&mut blocks, slot);
+                if blocks.is_missing(slot) {
+                    let without = blocks.bytes();
+                    blocks.entry(slot);
+                    grown = grown.wrapping_add(blocks.bytes() - without);
                 }
-                let block = &mut blocks[slot];
+                let block = blocks.entry(slot);
                 let before = block.heap_bytes();
                 block.push(time, rows.values[*row as usize]);
                 // Wraps when a block shrinks; the sum is right again modulo 2^64.
@@ -97,7 +100,7 @@ impl Head {
     /// Removes samples with `time < before` of the series that `belongs` accepts.
     pub fn delete_before(&self, before: i64, belongs: impl Fn(u32) -> bool) {
         for (shard, blocks) in self.shards.iter().enumerate() {
-            for (slot, block) in blocks.write().iter_mut().enumerate() {
+            for (slot, block) in blocks.write().iter_mut() {
                 if !block.is_empty() && belongs(id_of(shard, slot)) {
                     let (had, left) = block.delete_before(before);
                     self.samples.fetch_sub((had - left) as u64, Ordering::Relaxed);
@@ -112,7 +115,7 @@ impl Head {
         let mut ids = Vec::new();
         for (shard, blocks) in self.shards.iter().enumerate() {
             let blocks = blocks.read();
-            let filled = blocks.iter().enumerate().filter(|(_, block)| !block.is_empty());
+            let filled = blocks.iter().filter(|(_, block)| !block.is_empty());
             ids.extend(filled.map(|(slot, _)| id_of(shard, slot)));
         }
         ids.sort_unstable();
@@ -143,16 +146,6 @@ impl Head {
     pub fn samples(&self) -> u64 {
         self.samples.load(Ordering::Relaxed)
     }
-}
-
-/// Makes room for `slot`; returns the bytes that this took.
-fn enlarge(blocks: &mut Vec<OpenBlock>, slot: usize) -> usize {
-    let before = blocks.capacity();
-    if slot >= blocks.capacity() {
-        blocks.reserve_exact(slot + 1 - blocks.len() + blocks.len() / 4);
-    }
-    blocks.resize_with(slot + 1, OpenBlock::default);
-    (blocks.capacity() - before) * size_of::<OpenBlock>()
 }
 
 #[allow(clippy::cast_possible_truncation, reason = "made of a u32")]

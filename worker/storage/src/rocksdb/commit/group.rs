@@ -5,11 +5,15 @@ use std::collections::HashMap;
 use crate::model::Tenant;
 use crate::rocksdb::engine::Inner;
 use crate::rocksdb::layer::day_of;
+use crate::rocksdb::paged::Paged;
 use crate::rocksdb::record::Rows;
 
 /// Which (day, series) are marked already: asked for every row, so a bit each.
 #[derive(Debug, Default)]
-pub struct Marks(HashMap<i32, Vec<u64>>);
+pub struct Marks(HashMap<i32, Paged<u64>>);
+
+/// Marks of more days than a write window usually has are forgotten and made anew.
+const MOST_DAYS: usize = 32;
 
 impl Marks {
     /// Marks the series of `rows` in the index, where they are not yet.
@@ -32,13 +36,13 @@ impl Marks {
 
     /// Sets the bit; whether it was unset.
     fn set(&mut self, day: i32, id: u32) -> bool {
-        let words = self.0.entry(day).or_default();
-        let (word, bit) = (id as usize / 64, 1_u64 << (id % 64));
-        if word >= words.len() {
-            words.resize(word + 1, 0);
+        if self.0.len() > MOST_DAYS && !self.0.contains_key(&day) {
+            self.0.clear();
         }
-        let unset = words[word] & bit == 0;
-        words[word] |= bit;
+        let (word, bit) = (id as usize / 64, 1_u64 << (id % 64));
+        let word = self.0.entry(day).or_default().entry(word);
+        let unset = *word & bit == 0;
+        *word |= bit;
         unset
     }
 }
