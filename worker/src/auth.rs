@@ -80,11 +80,17 @@ impl Auth {
     /// Who sent a request with these headers.
     ///
     /// # Errors
-    /// `NoToken`, `InvalidToken`.
+    /// `NoToken`, `InvalidToken`; `NoKeys` while none has been fetched: then no token can be judged.
     pub fn caller(&self, headers: &HeaderMap) -> Result<Caller, Error> {
         match &self.0 {
             Mode::Disabled(everybody) => Ok(everybody.clone()),
-            Mode::Tokens(tokens) => tokens.caller(bearer(headers)?).map_err(Error::InvalidToken),
+            Mode::Tokens(tokens) => {
+                let token = bearer(headers)?;
+                if tokens.keys.load().is_empty() {
+                    return Err(Error::NoKeys);
+                }
+                tokens.caller(token).map_err(Error::InvalidToken)
+            }
         }
     }
 }

@@ -187,6 +187,8 @@ pub enum Error {
     },
     /// The worker is starting or stopping.
     NotServing,
+    /// No key to check tokens with has been fetched yet.
+    NoKeys,
     /// The worker holds as many requests as it may.
     Overloaded,
     /// The store failed.
@@ -319,6 +321,11 @@ impl Error {
                     .field("concurrent_queries")
                     .limit(u64::from(*limit))
                     .retry_after(Duration::from_secs(1))
+            }
+            Self::NoKeys => {
+                let message = "the keys that tokens are checked with have not been fetched yet";
+                Verdict::new(S::SERVICE_UNAVAILABLE, Code::Unavailable, message)
+                    .retry_after(Duration::from_secs(5))
             }
             Self::NotServing => {
                 let message = "the worker is starting or stopping";

@@ -391,3 +391,11 @@ fn a_minted_token_is_taken() {
     assert_eq!((caller.tenant.as_str(), caller.scopes.as_slice()), ("acme", [Scope::Admin].as_slice()));
     assert!(matches!(mint(&Settings::default(), &wish, 0), Err(MintError::NoSecret)));
 }
+
+#[test]
+fn a_token_cannot_be_judged_before_a_key_is_fetched() {
+    let url = Some("http://127.0.0.1:1/keys".to_owned());
+    let auth = auth(&Settings { enabled: true, jwks_url: url, ..Settings::default() });
+    assert_eq!(check(&auth, "any.token.here"), Err(Error::NoKeys));
+    assert_eq!(auth.caller(&HeaderMap::new()), Err(Error::NoToken));
+}
