@@ -79,3 +79,21 @@ fn config_prints_what_is_in_force_without_secrets() {
     let (status, _) = setup.with("server.port", "x").run(&["config", "--check"]);
     assert!(!status.success());
 }
+
+#[test]
+fn the_readme_names_every_key() {
+    let readme = include_str!("../../README.md");
+    let (_, printed) = Setup::new().run(&["config"]);
+    let mut planned = false;
+    for line in printed.lines() {
+        let Some((key, value)) = line.split_once(':') else { continue };
+        let name = key.trim();
+        if key.len() - name.len() <= 2 {
+            // The keys of a backend that is planned are there already.
+            planned = name == "clickhouse";
+        }
+        if !planned && !value.is_empty() {
+            assert!(readme.contains(&format!("`{name}`")), "the README doesn't name {name}");
+        }
+    }
+}
