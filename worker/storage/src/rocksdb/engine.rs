@@ -22,7 +22,7 @@ use crate::store::{ErrorKind, Result, Retention, StoreError};
 
 use super::commit::{Accepted, DirtyDays, Living, Queue};
 use super::index::Index;
-use super::layer::View;
+use super::layer::{Errand, View};
 use super::paged::Paged;
 use super::tables::Tables;
 
@@ -148,9 +148,8 @@ pub struct Inner {
     pub(super) stored_definitions: AtomicU64,
     pub(super) next_layer: AtomicU64,
     pub(super) sealed_through: AtomicU64,
-    pub(super) cleaner: Sender<(i32, u64)>,
+    pub(super) merger: Sender<Errand>,
     pub(super) sealer: Signal,
-    pub(super) merger: Signal,
     /// Held by whoever merges: the background thread, or a caller who asked.
     pub(super) merging: Mutex<()>,
     log_bytes: AtomicU64,
@@ -223,6 +222,11 @@ impl Inner {
 
     pub(super) fn wake_sealer(&self) {
         self.sealer.raise();
+    }
+
+    pub(super) fn wake_merger(&self) {
+        // Without a receiver the store is closing already.
+        let _closing = self.merger.send(Errand::Look);
     }
 
     pub(super) fn set_log_bytes(&self, bytes: u64) {

@@ -99,20 +99,29 @@ impl LayerRecord {
     }
 }
 
+/// What wakes the merger's thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Errand {
+    /// The tables of this layer (day, number) can go.
+    Remove((i32, u64)),
+    /// Something has changed: layers, a delete, or the store is closing.
+    Look,
+}
+
 /// A layer in use; once retired, its tables go when the last query has let go of it.
 #[derive(Debug)]
 pub struct Layer {
     /// What it is.
     pub record: LayerRecord,
     retired: AtomicBool,
-    cleaner: Sender<(i32, u64)>,
+    merger: Sender<Errand>,
 }
 
 impl Layer {
-    /// A live layer, which tells `cleaner` its (day, number) when it may be removed.
+    /// A live layer, which tells `merger` its (day, number) when it may be removed.
     #[must_use]
-    pub fn new(record: LayerRecord, cleaner: Sender<(i32, u64)>) -> Arc<Self> {
-        Arc::new(Self { record, retired: AtomicBool::new(false), cleaner })
+    pub fn new(record: LayerRecord, merger: Sender<Errand>) -> Arc<Self> {
+        Arc::new(Self { record, retired: AtomicBool::new(false), merger })
     }
 
     /// Marks it as no longer named by `meta`.
@@ -125,7 +134,7 @@ impl Drop for Layer {
     fn drop(&mut self) {
         if self.retired.load(Ordering::Relaxed) {
             // Without a receiver the store is closing; the next start removes what is left.
-            let _closing = self.cleaner.send((self.record.day, self.record.id));
+            let _closing = self.merger.send(Errand::Remove((self.record.day, self.record.id)));
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::store::Result;
 
 use super::codec::Effort;
 use super::engine::Inner;
-use super::layer::{DAY, Layer, LayerBuilder, LayerRecord, day_of, day_start};
+use super::layer::{DAY, Errand, Layer, LayerBuilder, LayerRecord, day_of, day_start};
 use super::seal::{cut_off_key, put_layer, rewrite_definitions};
 use super::tables::{MetaBatch, Prefix};
 
@@ -31,19 +31,19 @@ const PROGRESS: Duration = Duration::from_secs(5);
 const TICK: Duration = Duration::from_millis(500);
 
 /// The merger's thread: removes retired tables, merges, and drops expired days.
-pub fn run(inner: &Arc<Inner>, retired: &Receiver<(i32, u64)>) {
+pub fn run(inner: &Arc<Inner>, errands: &Receiver<Errand>) {
     let mut expired_at: Option<Instant> = None;
     let mut failed_at: Option<Instant> = None;
     while !inner.is_stopping() {
-        match retired.recv_timeout(TICK) {
-            Ok(layer) => {
+        match errands.recv_timeout(TICK) {
+            Ok(Errand::Remove(layer)) => {
                 if let Err(error) = inner.tables.drop_layer(layer) {
                     tracing::error!(%error, "a retired layer could not be removed; the next start does it");
                 }
                 continue;
             }
             Err(RecvTimeoutError::Disconnected) => return,
-            Err(RecvTimeoutError::Timeout) => {}
+            Ok(Errand::Look) | Err(RecvTimeoutError::Timeout) => {}
         }
         if failed_at.is_some_and(|failed| failed.elapsed() < Duration::from_secs(30)) {
             continue;
@@ -156,7 +156,7 @@ fn publish(inner: &Arc<Inner>, layers: &[Arc<Layer>], merged: Option<LayerRecord
     }
     inner.tables.write_meta(batch)?;
     let numbers: Vec<u64> = layers.iter().map(|layer| layer.record.id).collect();
-    let added = merged.map(|record| Layer::new(record, inner.cleaner.clone()));
+    let added = merged.map(|record| Layer::new(record, inner.merger.clone()));
     inner.change_view(|view| view.exchange(&numbers, added.into_iter().collect()));
     for layer in layers {
         layer.retire();

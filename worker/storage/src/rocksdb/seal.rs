@@ -33,7 +33,7 @@ pub fn run(inner: &Arc<Inner>) {
         match seal(inner, &frozen) {
             Ok(()) => {
                 *inner.seal_failure.lock() = None;
-                inner.merger.raise();
+                inner.wake_merger();
             }
             Err(error) => {
                 tracing::error!(error = %error, "a seal failed; its samples stay in memory and in the log");
@@ -68,7 +68,7 @@ fn seal(inner: &Arc<Inner>, frozen: &Frozen) -> Result<()> {
     // 4. Queries change over in one step; then the log may forget. Can't fail.
     let samples: u64 = records.iter().map(LayerRecord::samples).sum();
     let bytes: u64 = records.iter().map(LayerRecord::bytes).sum();
-    let layers = records.into_iter().map(|record| Layer::new(record, inner.cleaner.clone())).collect();
+    let layers = records.into_iter().map(|record| Layer::new(record, inner.merger.clone())).collect();
     inner.change_view(|view| {
         view.frozen.retain(|other| other.last_commit != frozen.last_commit);
         view.exchange(&[], layers);

@@ -14,7 +14,7 @@ use crate::model::Tenant;
 use crate::rocksdb::commit::{Marks, Queue};
 use crate::rocksdb::head::Head;
 use crate::rocksdb::index::{Index, IndexOptions};
-use crate::rocksdb::layer::{CutOffs, Layer, LayerRecord, View};
+use crate::rocksdb::layer::{CutOffs, Errand, Layer, LayerRecord, View};
 use crate::rocksdb::log::{Log, LogOptions};
 use crate::rocksdb::record::{self, Operation};
 use crate::rocksdb::seal::Sealed;
@@ -36,7 +36,7 @@ pub(super) struct Opened {
     pub(super) log: Log,
     /// The first commit of the active head.
     pub(super) head_commit: u64,
-    pub(super) retired: Receiver<(i32, u64)>,
+    pub(super) errands: Receiver<Errand>,
 }
 
 /// Opens the store in `options.path` and replays its log.
@@ -56,10 +56,10 @@ pub(super) fn open(options: Options) -> Result<Opened> {
         memory_budget: options.index_bytes(),
     });
     let sealed = sealed(&tables)?;
-    let (cleaner, retired) = channel();
+    let (merger, errands) = channel();
     let records = live_layers(&tables)?;
     let next_layer = records.iter().map(|record| record.id + 1).max().unwrap_or(1).max(sealed.next_layer);
-    let layers = records.into_iter().map(|record| Layer::new(record, cleaner.clone())).collect();
+    let layers = records.into_iter().map(|record| Layer::new(record, merger.clone())).collect();
     let mut view = View {
         active: Arc::new(Head::default()),
         frozen: Vec::new(),
@@ -93,9 +93,8 @@ pub(super) fn open(options: Options) -> Result<Opened> {
         stored_definitions: AtomicU64::new(0),
         next_layer: AtomicU64::new(next_layer),
         sealed_through: AtomicU64::new(sealed.through),
-        cleaner,
+        merger,
         sealer: Signal::default(),
-        merger: Signal::default(),
         merging: Mutex::default(),
         log_bytes: AtomicU64::new(0),
         stopping: AtomicBool::new(false),
@@ -119,7 +118,7 @@ pub(super) fn open(options: Options) -> Result<Opened> {
         millis = started.elapsed().as_millis(),
         "opened the store"
     );
-    Ok(Opened { inner, log, head_commit: sealed.through + 1, retired })
+    Ok(Opened { inner, log, head_commit: sealed.through + 1, errands })
 }
 
 /// What a replay carries from one operation to the next.

@@ -46,13 +46,13 @@ impl RocksDb {
     /// # Errors
     /// `Unavailable` when it is open elsewhere; `Corrupt`; `Internal`, also for an unknown format.
     pub fn open(options: Options) -> Result<Self> {
-        let Opened { inner, log, head_commit, retired } = open(options)?;
+        let Opened { inner, log, head_commit, errands } = open(options)?;
         let store = Self { inner: inner.clone(), threads: Mutex::default() };
         let committer = Committer::new(inner.clone(), log, head_commit);
         store.spawn("commit", move || committer.run())?;
         let sealer = inner.clone();
         store.spawn("seal", move || seal::run(&sealer))?;
-        store.spawn("merge", move || merge::run(&inner, &retired))?;
+        store.spawn("merge", move || merge::run(&inner, &errands))?;
         Ok(store)
     }
 
@@ -154,6 +154,7 @@ impl RocksDb {
         self.inner.queue.close();
         self.inner.stopping.store(true, Ordering::Relaxed);
         self.inner.wake_sealer();
+        self.inner.wake_merger();
         for thread in std::mem::take(&mut *self.threads.lock()) {
             if thread.join().is_err() {
                 self.inner.fail("a thread of the store panicked");
@@ -436,7 +437,7 @@ impl MetricsStore for RocksDb {
         if let (false, Some(metric)) = (dry_run, number) {
             let tenant = tenant.clone();
             self.commit(|done| Work::Delete { tenant, metric, before, done }).await?;
-            self.inner.merger.raise();
+            self.inner.wake_merger();
         }
         Ok(deleted)
     }
@@ -508,6 +509,7 @@ impl MetricsStore for RocksDb {
         self.inner.queue.close();
         self.inner.stopping.store(true, Ordering::Relaxed);
         self.inner.wake_sealer();
+        self.inner.wake_merger();
         let threads = std::mem::take(&mut *self.threads.lock());
         let inner = self.inner.clone();
         tokio::task::spawn_blocking(move || {
