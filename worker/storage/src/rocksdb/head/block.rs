@@ -15,6 +15,21 @@ const NO_SCALE: u8 = u8::MAX;
 const SCALE_CHANGE: u8 = 0x0F;
 /// Integers below this survive the way through f64.
 const MAX_SCALED: f64 = 4_503_599_627_370_496.0;
+/// 1.5 × 2^52: a double of this size has no bits for a fraction, so that adding and taking it away rounds
+/// to the nearest integer, ties to even, without a call of the C library.
+const ROUNDER: f64 = 6_755_399_441_055_744.0;
+/// The low n bytes of a word.
+const MASKS: [u64; 9] = [
+    0,
+    0xFF,
+    0xFFFF,
+    0xFF_FFFF,
+    0xFFFF_FFFF,
+    0xFF_FFFF_FFFF,
+    0xFFFF_FFFF_FFFF,
+    0xFF_FFFF_FFFF_FFFF,
+    u64::MAX,
+];
 /// Late samples are merged into the block when they are this many, or an eighth of it.
 const LATE_MERGE: usize = 32;
 
@@ -186,6 +201,9 @@ impl OpenBlock {
         let mut time = reader.take(8).cast_signed();
         let mut value = f64::from_bits(reader.take(8));
         let (mut delta, mut scale) = (0_i64, 0_u8);
+        // `value` as an integer at `scale`, while that is known: a run of decimals is then a run of
+        // integer additions, and no division waits for another.
+        let mut integer = None;
         times.push(time);
         values.push(value);
         while reader.at < self.bytes.len() {
@@ -194,6 +212,7 @@ impl OpenBlock {
             if header == SCALE_CHANGE {
                 scale = self.bytes[reader.at];
                 reader.at += 1;
+                integer = None;
                 continue;
             }
             delta += unzigzag(reader.take(usize::from(header >> 4)));
@@ -201,10 +220,13 @@ impl OpenBlock {
             let mode = header & 0x0F;
             if mode > 8 {
                 let step = unzigzag(reader.take(usize::from(mode - 8)));
-                value = unscaled(scaled(value, scale).unwrap_or(0) + step, scale);
+                let next = integer.or_else(|| scaled(value, scale)).unwrap_or(0) + step;
+                value = unscaled(next, scale);
+                integer = Some(next);
             } else if mode > 0 {
                 let difference = reader.take(usize::from(mode)) << (8 * (8 - u32::from(mode)));
                 value = f64::from_bits(value.to_bits() ^ difference);
+                integer = None;
             }
             times.push(time);
             values.push(value);
@@ -223,10 +245,7 @@ impl Reader<'_> {
         if let Some(eight) = self.bytes.get(self.at..self.at + 8) {
             word.copy_from_slice(eight);
             self.at += count;
-            if count == 0 {
-                return 0;
-            }
-            return u64::from_le_bytes(word) & (u64::MAX >> (64 - 8 * count));
+            return u64::from_le_bytes(word) & MASKS[count];
         }
         word[..count].copy_from_slice(&self.bytes[self.at..self.at + count]);
         self.at += count;
@@ -254,9 +273,9 @@ fn scaled_delta(before: f64, value: f64, scale: u8) -> Option<u64> {
 /// `value × 10^scale` as an integer, when the way back gives the same bits.
 #[allow(clippy::cast_possible_truncation, reason = "below 2^52")]
 fn scaled(value: f64, scale: u8) -> Option<i64> {
-    let candidate = (value * POWERS[usize::from(scale)]).round_ties_even();
-    if candidate.abs() < MAX_SCALED {
-        let candidate = candidate as i64;
+    let product = value * POWERS[usize::from(scale)];
+    if product.abs() < MAX_SCALED {
+        let candidate = ((product + ROUNDER) - ROUNDER) as i64;
         (unscaled(candidate, scale).to_bits() == value.to_bits()).then_some(candidate)
     } else {
         None
