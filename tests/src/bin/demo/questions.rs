@@ -7,6 +7,8 @@ use crate::peers::{Numbers, Prometheus, key};
 
 /// Answers may differ by this, relative to the larger: sums are taken in different orders.
 const TOLERANCE: f64 = 1e-9;
+/// Milliseconds of a bucket of rates: the last whole one began no longer ago than two of them.
+const BUCKET: i64 = 30_000;
 
 /// The time that all questions are about.
 pub struct Window {
@@ -14,14 +16,14 @@ pub struct Window {
     at: i64,
     /// First millisecond of Luminate's range.
     start: i64,
-    /// The last whole minute (of the epoch) before `at`, for rates.
-    minute: i64,
+    /// Where the last whole bucket of [`BUCKET`] before `at` begins, for rates.
+    bucket: i64,
 }
 
 impl Window {
     /// The `length` milliseconds up to and including `at`; their first one too, unless `open`.
     pub fn ending(at: i64, length: i64, open: bool) -> Self {
-        Self { at, start: at - length + i64::from(open), minute: at / 60_000 * 60_000 - 60_000 }
+        Self { at, start: at - length + i64::from(open), bucket: at / BUCKET * BUCKET - BUCKET }
     }
 
     fn aggregate(&self, metric: &str, aggregation: &str, by: &[&str]) -> Value {
@@ -30,14 +32,14 @@ impl Window {
     }
 
     fn rate(&self, metric: &str, by: &[&str]) -> Value {
-        json!({"queryType": "rate", "metricName": metric, "groupBy": by, "interval": "1m",
-               "timeRange": {"start": self.minute, "end": self.minute + 60_000}})
+        json!({"queryType": "rate", "metricName": metric, "groupBy": by, "interval": "30s",
+               "timeRange": {"start": self.bucket, "end": self.bucket + BUCKET}})
     }
 
-    /// What a counter gained in the minute: its value at the end less its value at the start.
+    /// What a counter gained a second in the bucket: its value at the end less its value at the start.
     fn gained(&self, metric: &str, by: &str) -> String {
         let at = |time: i64| format!("{metric} @ {}.{:03}", (time - 1) / 1_000, (time - 1) % 1_000);
-        format!("sum by ({by}) ({} - {}) / 60", at(self.minute + 60_000), at(self.minute))
+        format!("sum by ({by}) ({} - {}) / 30", at(self.bucket + BUCKET), at(self.bucket))
     }
 }
 
@@ -99,8 +101,8 @@ pub fn all(window: &Window) -> Vec<Question> {
     };
     let extrapolated = |text, metric: &str, by| Question {
         text,
-        promql: format!("sum by ({by}) (rate({metric}[60s]))"),
-        at: window.minute + 60_000 - 1,
+        promql: format!("sum by ({by}) (rate({metric}[30s]))"),
+        at: window.bucket + BUCKET - 1,
         luminate: window.rate(metric, &[by]),
         by: vec![by],
         answer: Answer::Rows("rate"),
@@ -243,11 +245,14 @@ impl Verdict {
     }
 
     fn equal(&self) -> bool {
-        self.prometheus.len() == self.luminate.len() && self.difference() <= TOLERANCE
+        self.difference() <= TOLERANCE
     }
 
     /// The largest relative difference between the two; infinite where one has a group that the other lacks.
     fn difference(&self) -> f64 {
+        if self.prometheus.len() != self.luminate.len() {
+            return f64::INFINITY;
+        }
         let pairs = self.prometheus.iter().map(|(key, left)| (left, self.luminate.get(key)));
         let apart = pairs.map(|(left, right)| match right {
             Some(right) if left == right => 0.0,
@@ -313,12 +318,12 @@ pub fn print(verdicts: &[Verdict]) {
         "The last two aren't expected to be equal. rate() of PromQL takes the first and the last sample inside"
     );
     println!(
-        "its range and extrapolates their slope to the range's edges. Luminate adds the steps that were measured,"
+        "its 30 s and extrapolates their slope to both edges. Luminate adds the steps that were measured, the one"
     );
     println!(
-        "the one into the minute included, and divides by the minute: the two questions before them show that"
+        "into the 30 s included, and divides by 30 s: the two questions before them show that this is the"
     );
-    println!("this is the counter's value at the minute's end less that at its start.");
+    println!("counter's value at the end less that at the start.");
     let failed = verdicts.iter().filter(|verdict| !verdict.holds()).count();
     match failed {
         0 => println!("\nall {} answers are as they must be", verdicts.len()),
