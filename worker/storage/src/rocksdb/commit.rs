@@ -16,7 +16,7 @@ use roaring::RoaringBitmap;
 
 use super::engine::{Ack, Inner};
 use super::head::Head;
-use super::layer::{Frozen, day_of};
+use super::layer::{Frozen, day_of, day_start};
 use super::log::Log;
 use super::record;
 use crate::model::{MetricName, Tenant};
@@ -338,9 +338,9 @@ pub struct Living {
 }
 
 impl Living {
-    /// Whether `day` is past for some metric.
-    pub fn is_past(&self, day: i32) -> bool {
-        day < self.metrics.values().copied().fold(self.default, i32::max)
+    /// The first time that lives of every metric: only what is older can be past for some.
+    pub fn of_all(&self) -> i64 {
+        day_start(self.metrics.values().copied().fold(self.default, i32::max))
     }
 
     /// The first day that lives of `metric`.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::model::Tenant;
 use crate::rocksdb::engine::Inner;
-use crate::rocksdb::layer::day_of;
+use crate::rocksdb::layer::{day_of, day_start};
 use crate::rocksdb::paged::Paged;
 use crate::rocksdb::record::Rows;
 
@@ -52,7 +52,7 @@ impl Inner {
     pub(in crate::rocksdb) fn mark_present(&self, tenant: &Tenant, day: i32, ids: &[u32]) {
         self.index.tenant(tenant).mark(day, ids);
         self.dirty_days.lock().insert((tenant.clone(), day));
-        if self.living(tenant).is_past(day) {
+        if day_start(day) < self.living(tenant).of_all() {
             // It may have expired before it came: whoever asks next looks again.
             self.expired.lock().remove(tenant);
         }

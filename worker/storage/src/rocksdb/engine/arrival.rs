@@ -25,7 +25,8 @@ impl Inner {
     /// Leaves out the rows of days that are past their metric's retention, and series that only they have.
     pub(super) fn arrival(&self, tenant: &Tenant, batch: Batch) -> Arrival {
         let living = self.living(tenant);
-        if !batch.timestamps.iter().any(|time| living.is_past(day_of(*time))) {
+        let of_all = living.of_all();
+        if batch.timestamps.iter().all(|time| *time >= of_all) {
             return Arrival { batch, places: None };
         }
         let mut kept = Batch::new(batch.limits);
@@ -33,7 +34,7 @@ impl Inner {
         let mut places = Vec::new();
         for (row, series) in batch.series.iter().enumerate() {
             let time = batch.timestamps[row];
-            if self.is_over(&living, &batch, *series, time) {
+            if time < of_all && self.is_over(&living, &batch, *series, time) {
                 continue;
             }
             let series = match *series {
@@ -51,9 +52,6 @@ impl Inner {
 
     fn is_over(&self, living: &Living, batch: &Batch, series: RowSeries, time: i64) -> bool {
         let is_past = |metric: &MetricName| day_of(time) < living.of(metric);
-        if !living.is_past(day_of(time)) {
-            return false;
-        }
         match series {
             RowSeries::New(at) => is_past(&batch.new_series[at as usize].metric),
             RowSeries::Known(handle) => {

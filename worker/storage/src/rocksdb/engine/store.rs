@@ -150,22 +150,28 @@ impl RocksDb {
         self.blocking(move |_| Ok(body(&index))).await
     }
 
-    fn stop(&self) {
+    /// Takes nothing more in and tells the threads to end; those that are left to wait for.
+    fn end(&self) -> Vec<JoinHandle<()>> {
         self.inner.queue.close();
         self.inner.stopping.store(true, Ordering::Relaxed);
         self.inner.wake_sealer();
         self.inner.wake_merger();
-        for thread in std::mem::take(&mut *self.threads.lock()) {
-            if thread.join().is_err() {
-                self.inner.fail("a thread of the store panicked");
-            }
+        std::mem::take(&mut *self.threads.lock())
+    }
+}
+
+/// Waits for threads that were told to end.
+fn join(inner: &Inner, threads: Vec<JoinHandle<()>>) {
+    for thread in threads {
+        if thread.join().is_err() {
+            inner.fail("a thread of the store panicked");
         }
     }
 }
 
 impl Drop for RocksDb {
     fn drop(&mut self) {
-        self.stop();
+        join(&self.inner, self.end());
     }
 }
 
@@ -506,21 +512,9 @@ impl MetricsStore for RocksDb {
     }
 
     async fn close(&self) -> Result<()> {
-        self.inner.queue.close();
-        self.inner.stopping.store(true, Ordering::Relaxed);
-        self.inner.wake_sealer();
-        self.inner.wake_merger();
-        let threads = std::mem::take(&mut *self.threads.lock());
-        let inner = self.inner.clone();
-        tokio::task::spawn_blocking(move || {
-            for thread in threads {
-                if thread.join().is_err() {
-                    inner.fail("a thread of the store panicked");
-                }
-            }
-        })
-        .await
-        .map_err(StoreError::internal)?;
+        let (threads, inner) = (self.end(), self.inner.clone());
+        let joined = tokio::task::spawn_blocking(move || join(&inner, threads));
+        joined.await.map_err(StoreError::internal)?;
         self.inner.check_working()
     }
 }
