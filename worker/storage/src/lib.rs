@@ -13,6 +13,7 @@
 //! passes · [`differential`] random work over a store and the model, whose answers must agree ·
 //! [`observed`] the wrapper that adds deadlines, cancelling and metrics · `rocksdb` the embedded engine.
 
+pub mod clickhouse;
 pub mod clock;
 pub mod contract;
 pub mod differential;

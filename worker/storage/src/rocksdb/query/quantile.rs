@@ -3,7 +3,7 @@
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
 use crate::rocksdb::summary::HourSummary;
-use crate::store::{QueryContext, Result};
+use crate::store::{QueryContext, Result, StoreError};
 
 use super::cells::Cell;
 use super::measure::{Measure, Series};
@@ -131,7 +131,7 @@ fn bracketed(values: &Values, rank: usize, context: &QueryContext) -> Result<Opt
     let tally = runs.par_iter().try_fold(Tally::default, |mut tally, run| {
         context.check(0)?;
         tally.count(run, low, high);
-        Ok(tally)
+        Ok::<_, StoreError>(tally)
     });
     let tally = tally.try_reduce(Tally::default, |left, right| Ok(left.merge(right)))?;
     let Tally { below, at_low, mut between, at_high } = tally;

@@ -1,0 +1,8 @@
+//! ClickHouse: workers without state of their own over tables that they share.
+//!
+//! [`client`] speaks to the server, [`schema`] makes the tables.
+
+pub mod client;
+pub mod failure;
+pub mod options;
+pub mod schema;

@@ -1,0 +1,1 @@
+//! The tables: made and brought up to date by whichever worker comes first.
