@@ -2,6 +2,8 @@
 //!
 //! [`client`] speaks to the server, [`schema`] makes the tables.
 
+pub mod accepted;
+pub mod changes;
 pub mod client;
 pub mod failure;
 pub mod options;

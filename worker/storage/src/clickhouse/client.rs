@@ -29,6 +29,8 @@ pub type Answered<T> = std::result::Result<T, Failure>;
 const IDLE: Duration = Duration::from_secs(2);
 /// How long a small statement of the backend's own may take.
 pub const SHORT: Duration = Duration::from_secs(10);
+/// How long a statement that changes tables or takes rows out of them may take.
+pub const SCHEMA: Duration = Duration::from_secs(120);
 
 /// The database that the backend lives in, reachable over one or several endpoints.
 #[derive(Clone)]

@@ -41,6 +41,8 @@ impl std::error::Error for Failure {}
 
 /// The exceptions that mean something to us. Numbers: ClickHouse, src/Common/ErrorCodes.cpp.
 pub mod code {
+    /// TABLE_ALREADY_EXISTS.
+    pub const TABLE_ALREADY_EXISTS: u32 = 57;
     /// UNKNOWN_TABLE.
     pub const UNKNOWN_TABLE: u32 = 60;
     /// UNKNOWN_DATABASE.
