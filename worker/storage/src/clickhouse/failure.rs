@@ -47,6 +47,8 @@ pub mod code {
     pub const TABLE_ALREADY_EXISTS: u32 = 57;
     /// UNKNOWN_TABLE.
     pub const UNKNOWN_TABLE: u32 = 60;
+    /// SYNTAX_ERROR.
+    pub const SYNTAX_ERROR: u32 = 62;
     /// UNKNOWN_DATABASE.
     pub const UNKNOWN_DATABASE: u32 = 81;
     /// TOO_MANY_ROWS.

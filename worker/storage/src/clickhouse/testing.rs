@@ -22,6 +22,9 @@ use crate::store::{MetricsStore, Result};
 /// How long anything of the server's may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The cluster that the server is the only member of.
+const CLUSTER: &str = "main";
+
 /// A server that ends when this process does, since it holds the other end of its input.
 struct Server {
     url: String,
@@ -48,7 +51,7 @@ fn start() -> Server {
     let mut process = Command::new(binary)
         .arg("--path")
         .arg(folder.path())
-        .args(["--port", "0", "--stop-with-stdin"])
+        .args(["--port", "0", "--stop-with-stdin", "--cluster", CLUSTER])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -100,9 +103,10 @@ pub struct Fresh {
 }
 
 impl Fresh {
-    /// An empty store.
-    pub async fn open(clock: Arc<dyn Clock>, default_retention: i64) -> Result<Self> {
-        let options = options(&fresh_name(), clock, default_retention);
+    /// An empty store, on tables of a cluster if one is named.
+    async fn open(clock: Arc<dyn Clock>, default_retention: i64, cluster: Option<&str>) -> Result<Self> {
+        let cluster = cluster.map(str::to_owned);
+        let options = Options { cluster, ..options(&fresh_name(), clock, default_retention) };
         let store = opened(&options).await?;
         Ok(Self { options, store })
     }
@@ -125,8 +129,9 @@ impl Subject for Fresh {
     }
 
     async fn settle(&mut self) -> Result<()> {
+        let local = if self.options.cluster.is_some() { "_local" } else { "" };
         for table in ["samples", "series"] {
-            let merge = format!("OPTIMIZE TABLE {table} FINAL");
+            let merge = format!("OPTIMIZE TABLE {table}{local} FINAL");
             self.database().statement(merge).within(PATIENCE).execute().await?;
         }
         Ok(())
@@ -142,13 +147,45 @@ impl Subject for Fresh {
 impl Drop for Fresh {
     /// Hundreds of databases would slow the server down.
     fn drop(&mut self) {
-        let name = self.options.database.clone();
-        let drop = self.database().statement(format!("DROP DATABASE IF EXISTS {name} SYNC")).outside();
-        tokio::task::block_in_place(|| {
-            // A database that stays is in nobody's way.
-            let _ = tokio::runtime::Handle::current().block_on(drop.execute());
-        });
+        let options = self.options.clone();
+        tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(drop_database(&options)));
     }
+}
+
+/// Removes the database of `options`.
+pub async fn drop_database(options: &Options) {
+    let database = Database::new(options).expect("no certificates are read");
+    let drop = format!("DROP DATABASE IF EXISTS {} SYNC", options.database);
+    // A database that stays is in nobody's way.
+    let _ = database.statement(drop).outside().within(PATIENCE).execute().await;
+}
+
+/// The server behind TLS: where, and the certificate to trust (PEM).
+pub async fn behind_tls() -> (std::net::SocketAddr, String) {
+    use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .and_then(|builder| builder.with_no_client_auth().with_single_cert(vec![made.cert.der().clone()], key))
+        .expect("a certificate and its key");
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
+    let address = listener.local_addr().expect("a bound socket");
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                let server = tokio::net::TcpStream::connect(url().trim_start_matches("http://")).await;
+                if let (Ok(mut client), Ok(mut server)) = (acceptor.accept(client).await, server) {
+                    // A client that hangs up is none of our business.
+                    let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+                }
+            });
+        }
+    });
+    (address, made.cert.pem())
 }
 
 /// What opens stores over the server.
@@ -157,6 +194,16 @@ pub struct OverServer;
 #[async_trait]
 impl Backend for OverServer {
     async fn open(&self, clock: Arc<ManualClock>, default_retention: i64) -> Result<Box<dyn Subject>> {
-        Ok(Box::new(Fresh::open(clock, default_retention).await?))
+        Ok(Box::new(Fresh::open(clock, default_retention, None).await?))
+    }
+}
+
+/// What opens stores over the tables of a cluster.
+pub struct OverCluster;
+
+#[async_trait]
+impl Backend for OverCluster {
+    async fn open(&self, clock: Arc<ManualClock>, default_retention: i64) -> Result<Box<dyn Subject>> {
+        Ok(Box::new(Fresh::open(clock, default_retention, Some(CLUSTER)).await?))
     }
 }
