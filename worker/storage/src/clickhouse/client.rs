@@ -201,7 +201,7 @@ impl Statement {
         self
     }
 
-    /// Runs it in no database: to create ours.
+    /// Runs it outside our database, which may not exist yet.
     pub fn outside(mut self) -> Self {
         self.nowhere = true;
         self
@@ -248,7 +248,7 @@ impl Statement {
 
     fn dressed(&self, client: &Client) -> Query {
         let query = match self.nowhere {
-            true => client.clone().with_database("default").query_raw(&self.sql),
+            true => client.clone().with_database("system").query_raw(&self.sql),
             false => client.query_raw(&self.sql),
         };
         self.dress.iter().fold(query, |query, dress| dress(query))
