@@ -90,7 +90,8 @@ fn credentials(headers: &HeaderMap, url: &Form) -> Result<(String, String), Exce
 fn basic(authorization: &str) -> Result<(String, String), Exception> {
     let (scheme, info) = authorization.split_once(' ').unwrap_or((authorization, ""));
     if !scheme.eq_ignore_ascii_case("basic") {
-        let message = format!("Invalid authentication: '{scheme}' HTTP Authorization scheme is not supported");
+        let message =
+            format!("Invalid authentication: '{scheme}' HTTP Authorization scheme is not supported");
         return Err(failed(message));
     }
     let plain = String::from_utf8_lossy(&base64(info.trim())).into_owned();

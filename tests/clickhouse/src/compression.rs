@@ -133,12 +133,14 @@ impl BufRead for Pieces {
 pub fn plain(body: Pieces, encoding: Encoding, frames: bool) -> io::Result<Box<dyn BufRead + Send>> {
     let decoded: Box<dyn BufRead + Send> = match encoding {
         Encoding::Identity => Box::new(body),
-        Encoding::Gzip => Box::new(BufReader::with_capacity(FRAME, flate2::bufread::MultiGzDecoder::new(body))),
-        Encoding::Deflate => Box::new(BufReader::with_capacity(FRAME, flate2::bufread::ZlibDecoder::new(body))),
-        Encoding::Zstd => Box::new(BufReader::with_capacity(FRAME, zstd::Decoder::with_buffer(body)?)),
-        Encoding::Lz4 => {
-            Box::new(BufReader::with_capacity(FRAME, lz4_flex::frame::FrameDecoder::new(body)))
+        Encoding::Gzip => {
+            Box::new(BufReader::with_capacity(FRAME, flate2::bufread::MultiGzDecoder::new(body)))
         }
+        Encoding::Deflate => {
+            Box::new(BufReader::with_capacity(FRAME, flate2::bufread::ZlibDecoder::new(body)))
+        }
+        Encoding::Zstd => Box::new(BufReader::with_capacity(FRAME, zstd::Decoder::with_buffer(body)?)),
+        Encoding::Lz4 => Box::new(BufReader::with_capacity(FRAME, lz4_flex::frame::FrameDecoder::new(body))),
     };
     Ok(if frames { Box::new(Frames::new(decoded)) } else { decoded })
 }
@@ -260,7 +262,11 @@ pub fn exception(error: &io::Error) -> Exception {
         io::ErrorKind::UnexpectedEof => {
             Exception::new(32, "ATTEMPT_TO_READ_AFTER_EOF", "Attempt to read after eof")
         }
-        _ => Exception::new(354, "ZLIB_INFLATE_FAILED", format!("The request's body can't be decoded: {error}")),
+        _ => Exception::new(
+            354,
+            "ZLIB_INFLATE_FAILED",
+            format!("The request's body can't be decoded: {error}"),
+        ),
     }
 }
 
@@ -288,7 +294,9 @@ impl Packer {
         let encoder = match encoding {
             Encoding::Identity => Encoder::Identity(Vec::new()),
             Encoding::Gzip => Encoder::Gzip(flate2::write::GzEncoder::new(Vec::new(), Compression::new(3))),
-            Encoding::Deflate => Encoder::Deflate(flate2::write::ZlibEncoder::new(Vec::new(), Compression::new(3))),
+            Encoding::Deflate => {
+                Encoder::Deflate(flate2::write::ZlibEncoder::new(Vec::new(), Compression::new(3)))
+            }
             Encoding::Zstd => Encoder::Zstd(zstd::Encoder::new(Vec::new(), 3)?),
             Encoding::Lz4 => Encoder::Lz4(Box::new(lz4_flex::frame::FrameEncoder::new(Vec::new()))),
         };
@@ -402,7 +410,8 @@ mod tests {
     #[test]
     fn what_is_packed_unpacks() {
         let data: Vec<u8> = (0..3_000_000u32).map(|at| (at / 7) as u8).collect();
-        for encoding in [Encoding::Identity, Encoding::Gzip, Encoding::Deflate, Encoding::Zstd, Encoding::Lz4] {
+        for encoding in [Encoding::Identity, Encoding::Gzip, Encoding::Deflate, Encoding::Zstd, Encoding::Lz4]
+        {
             for frames in [false, true] {
                 let mut packer = Packer::new(encoding, frames).expect("a packer");
                 let mut packed = Vec::new();
@@ -412,7 +421,10 @@ mod tests {
                     packed.extend_from_slice(&packer.take());
                 }
                 packed.extend_from_slice(&packer.finish().expect("finished"));
-                assert!(unpacked(&packed, encoding, frames).expect("unpacked") == data, "{encoding:?} {frames}");
+                assert!(
+                    unpacked(&packed, encoding, frames).expect("unpacked") == data,
+                    "{encoding:?} {frames}"
+                );
             }
         }
     }
@@ -429,7 +441,8 @@ mod tests {
         packed[28] ^= 1;
         let error = unpacked(&packed, Encoding::Identity, true).expect_err("the data are wrong");
         assert_eq!(exception(&error).code, 40);
-        let error = unpacked(&frame(b"hello")[..28], Encoding::Identity, true).expect_err("the end is missing");
+        let error =
+            unpacked(&frame(b"hello")[..28], Encoding::Identity, true).expect_err("the end is missing");
         assert_eq!(exception(&error).code, 32);
     }
 

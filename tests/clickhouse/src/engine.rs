@@ -98,8 +98,9 @@ impl Engine {
     /// # Errors
     /// The engine refuses it.
     pub fn connect(&self) -> Result<Connection, String> {
-        Connection::open(&self.api, &self.path)
-            .ok_or_else(|| "Code: 210. DB::NetException: The engine refuses a connection. (NETWORK_ERROR)".into())
+        Connection::open(&self.api, &self.path).ok_or_else(|| {
+            "Code: 210. DB::NetException: The engine refuses a connection. (NETWORK_ERROR)".into()
+        })
     }
 }
 

@@ -63,7 +63,8 @@ impl Exception {
     #[must_use]
     pub fn for_user(mut self, user: &str) -> Self {
         if user != "default" {
-            self.text = self.text.replacen("DB::Exception: default: ", &format!("DB::Exception: {user}: "), 1);
+            self.text =
+                self.text.replacen("DB::Exception: default: ", &format!("DB::Exception: {user}: "), 1);
         }
         self
     }
@@ -95,8 +96,27 @@ impl Exception {
             // UNKNOWN_USER, WRONG_PASSWORD, AUTHENTICATION_FAILED, SET_NON_GRANTED_ROLE, ACCESS_DENIED
             192 | 193 | 497 | 512 | 516 => StatusCode::FORBIDDEN,
             // What can't be parsed, BAD_ARGUMENTS, what is wrong with columns, types or an AST, INCORRECT_DATA.
-            6 | 8 | 15 | 25..=27 | 36..=38 | 41 | 44 | 53 | 62 | 72 | 117 | 123 | 167 | 168 | 223 | 321 | 376
-            | 427 | 441 | 675 | 676 => StatusCode::BAD_REQUEST,
+            6
+            | 8
+            | 15
+            | 25..=27
+            | 36..=38
+            | 41
+            | 44
+            | 53
+            | 62
+            | 72
+            | 117
+            | 123
+            | 167
+            | 168
+            | 223
+            | 321
+            | 376
+            | 427
+            | 441
+            | 675
+            | 676 => StatusCode::BAD_REQUEST,
             // UNKNOWN_FUNCTION, _IDENTIFIER, _TYPE, _STORAGE, _TABLE, _AGGREGATE_FUNCTION, _FORMAT, _TYPE_OF_QUERY,
             // _DATABASE, _SETTING, _DIRECTION_OF_SORTING, _DATABASE_ENGINE, _ROLE
             46 | 47 | 50 | 56 | 60 | 63 | 73 | 78 | 81 | 115 | 152 | 336 | 511 => StatusCode::NOT_FOUND,
@@ -145,15 +165,24 @@ mod tests {
             "Code: 33. DB::Exception: Cannot read all data. Bytes read: 5. Bytes expected: 8: (at row 126550)\n: \
              While executing BinaryRowInputFormat. (CANNOT_READ_ALL_DATA) (version 26.5.1.1 (official build))\n"
         );
-        let plain = Exception::of_engine("Code: 60. DB::Exception: Table a.b does not exist. (UNKNOWN_TABLE)");
+        let plain =
+            Exception::of_engine("Code: 60. DB::Exception: Table a.b does not exist. (UNKNOWN_TABLE)");
         assert_eq!((plain.code, plain.status()), (60, StatusCode::NOT_FOUND));
     }
 
     #[test]
     fn statuses_are_the_servers() {
-        for (code, status) in
-            [(62, 400), (60, 404), (81, 404), (115, 404), (159, 408), (516, 403), (194, 401), (164, 500), (241, 500)]
-        {
+        for (code, status) in [
+            (62, 400),
+            (60, 404),
+            (81, 404),
+            (115, 404),
+            (159, 408),
+            (516, 403),
+            (194, 401),
+            (164, 500),
+            (241, 500),
+        ] {
             assert_eq!(Exception::new(code, "X", "y").status().as_u16(), status, "{code}");
         }
     }

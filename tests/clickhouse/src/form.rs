@@ -49,7 +49,10 @@ fn decoded(text: &str) -> Cow<'_, str> {
         plain.push(byte.unwrap_or(if bytes[at] == b'+' { b' ' } else { bytes[at] }));
         at += if byte.is_some() { 3 } else { 1 };
     }
-    Cow::Owned(String::from_utf8(plain).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
+    Cow::Owned(
+        String::from_utf8(plain)
+            .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()),
+    )
 }
 
 fn hex(digits: &[u8]) -> Option<u8> {

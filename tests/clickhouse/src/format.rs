@@ -23,7 +23,19 @@ pub fn canonical(name: &str) -> &str {
 #[must_use]
 pub fn content_type(name: &str) -> &'static str {
     let name = canonical(name);
-    let binary = ["Native", "RowBinary", "Parquet", "Arrow", "ORC", "Avro", "MsgPack", "BSON", "Protobuf", "CapnProto", "Npy"];
+    let binary = [
+        "Native",
+        "RowBinary",
+        "Parquet",
+        "Arrow",
+        "ORC",
+        "Avro",
+        "MsgPack",
+        "BSON",
+        "Protobuf",
+        "CapnProto",
+        "Npy",
+    ];
     match name {
         _ if name.starts_with("TabSeparated") => "text/tab-separated-values; charset=UTF-8",
         "CSV" => "text/csv; charset=UTF-8; header=absent",

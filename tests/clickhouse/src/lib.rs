@@ -14,4 +14,5 @@ pub mod request;
 pub mod serve;
 pub mod server;
 pub mod session;
+pub mod socket;
 pub mod statement;

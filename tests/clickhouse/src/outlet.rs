@@ -3,7 +3,9 @@
 
 use std::io::{self, Read};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame};
@@ -23,6 +25,8 @@ const UNDER_WAY: usize = 2;
 pub struct Answer {
     first: Option<Bytes>,
     rest: Option<mpsc::Receiver<io::Result<Bytes>>>,
+    /// Set where the body breaks off, so that the connection ends once everything before is sent.
+    broken: Option<Arc<AtomicBool>>,
     /// Dropped when the body is: ends what runs for nobody.
     _guard: Option<Box<dyn Send + Sync>>,
 }
@@ -31,12 +35,13 @@ impl Answer {
     /// One of these bytes.
     #[must_use]
     pub fn of(bytes: impl Into<Bytes>) -> Self {
-        Self { first: Some(bytes.into()), rest: None, _guard: None }
+        Self { first: Some(bytes.into()), rest: None, broken: None, _guard: None }
     }
 
-    /// Keeps the guard as long as the body.
-    pub fn keep(&mut self, guard: impl Send + Sync + 'static) {
+    /// Keeps the guard as long as the body, and has the connection that it goes through.
+    pub fn keep(&mut self, guard: impl Send + Sync + 'static, broken: Arc<AtomicBool>) {
         self._guard = Some(Box::new(guard));
+        self.broken = Some(broken);
     }
 }
 
@@ -51,9 +56,14 @@ impl Body for Answer {
         if let Some(first) = self.first.take().filter(|first| !first.is_empty()) {
             return Poll::Ready(Some(Ok(Frame::data(first))));
         }
-        match &mut self.rest {
-            Some(rest) => rest.poll_recv(context).map(|piece| piece.map(|piece| piece.map(Frame::data))),
-            None => Poll::Ready(None),
+        let Some(rest) = &mut self.rest else { return Poll::Ready(None) };
+        match (ready!(rest.poll_recv(context)), &self.broken) {
+            // An error here would end the connection before the last bytes are on their way.
+            (Some(Err(_)), Some(broken)) => {
+                broken.store(true, Relaxed);
+                Poll::Pending
+            }
+            (piece, _) => Poll::Ready(piece.map(|piece| piece.map(Frame::data))),
         }
     }
 }
@@ -76,7 +86,12 @@ pub struct Outlet {
 impl Outlet {
     /// One for a client who waits for the head.
     #[must_use]
-    pub fn new(head: oneshot::Sender<Response<Answer>>, headers: HeaderMap, version: &str, tag: String) -> Self {
+    pub fn new(
+        head: oneshot::Sender<Response<Answer>>,
+        headers: HeaderMap,
+        version: &str,
+        tag: String,
+    ) -> Self {
         Self {
             head: Some(head),
             rest: None,
@@ -157,7 +172,7 @@ impl Outlet {
             self.rest = Some(sender);
             receiver
         });
-        let mut response = Response::new(Answer { first: whole, rest, _guard: None });
+        let mut response = Response::new(Answer { first: whole, rest, broken: None, _guard: None });
         *response.status_mut() = status;
         if let Some(name) = self.encoding.name().filter(|_| self.packer.is_some()) {
             self.header("content-encoding", name);
@@ -222,10 +237,8 @@ impl Outlet {
     /// `\r\n__exception__\r\n<tag>\r\n<message><length> <tag>\r\n__exception__\r\n`, then no end of the body.
     fn fail_midway(&mut self, message: &str) -> io::Result<()> {
         let tag = &self.tag;
-        let block = format!(
-            "\r\n__exception__\r\n{tag}\r\n{message}{} {tag}\r\n__exception__\r\n",
-            message.len()
-        );
+        let block =
+            format!("\r\n__exception__\r\n{tag}\r\n{message}{} {tag}\r\n__exception__\r\n", message.len());
         let packer = self.packer()?;
         packer.flush()?;
         let rest = packer.take();

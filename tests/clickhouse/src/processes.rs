@@ -83,7 +83,11 @@ impl Processes {
     pub fn enter(self: &Arc<Self>, mut process: Process) -> Result<Place, Exception> {
         process.text.truncate(process.text.floor_char_boundary(TEXT));
         let mut running = self.running.lock();
-        if running.queries.values().any(|other| other.query_id == process.query_id && other.user == process.user) {
+        if running
+            .queries
+            .values()
+            .any(|other| other.query_id == process.query_id && other.user == process.user)
+        {
             let message = format!("Query with id = {} is already running", process.query_id);
             return Err(Exception::new(216, "QUERY_WITH_SAME_ID_IS_ALREADY_RUNNING", message));
         }
@@ -134,7 +138,8 @@ impl Processes {
     fn marked_view(&self) -> String {
         let running = self.running.lock();
         let list = |of: &dyn Fn(u64, &Process) -> String| {
-            let items: Vec<_> = running.queries.iter().map(|(number, one)| quoted(&of(*number, one))).collect();
+            let items: Vec<_> =
+                running.queries.iter().map(|(number, one)| quoted(&of(*number, one))).collect();
             format!("[{}]", items.join(", "))
         };
         let marks = list(&|number, _| format!("{MARK}{number}"));
@@ -142,12 +147,12 @@ impl Processes {
             if running.queries.is_empty() {
                 return or.to_owned();
             }
-            format!("transform(Settings['log_comment'], {marks}, {items}, toString({or}))")
+            format!("transform(_mark, {marks}, {items}, toString({or}))")
         };
         let id = by_mark(list(&|_, one| one.query_id.clone()), "query_id");
         let user = by_mark(list(&|_, one| one.user.clone()), "user");
         let text = by_mark(list(&|_, one| one.text.clone()), "query");
-        let comment = by_mark(list(&|_, one| one.comment.clone()), "Settings['log_comment']");
+        let comment = by_mark(list(&|_, one| one.comment.clone()), "_mark");
         let mut view = String::new();
         // What the engine itself sets is hidden; interface 2 is HTTP. Queries that began after this list was
         // made are left out: the engine's ids mean nothing to a client.
@@ -156,9 +161,9 @@ impl Processes {
             "(SELECT * REPLACE ({id} AS query_id, {id} AS initial_query_id, {user} AS user, {user} AS initial_user, \
              {text} AS query, toUInt8(2) AS interface, mapFilter((k, v) -> v != '' AND k NOT IN ('implicit_select', \
              'allow_introspection_functions', 'serialize_query_plan', 'storage_file_read_method'), \
-             mapUpdate(Settings, map('log_comment', {comment}))) AS Settings), \
-             Settings['log_comment'] AS _mark FROM system.processes \
-             WHERE NOT startsWith(Settings['log_comment'], '{MARK}') OR has({marks}, Settings['log_comment']))"
+             mapUpdate(Settings, map('log_comment', {comment}))) AS Settings) \
+             FROM (SELECT *, Settings['log_comment'] AS _mark FROM system.processes) \
+             WHERE NOT startsWith(_mark, '{MARK}') OR has({marks}, _mark))"
         );
         view
     }
@@ -241,7 +246,7 @@ impl Processes {
         sql.extend_from_slice(b"\n)");
         let answer = connection
             .query(&sql, "JSONCompactEachRow")
-            .map_err(|said| Exception::of_engine(&said))?;
+            .map_err(|said| Exception::of_engine(&without_view(said)))?;
         let text = String::from_utf8_lossy(&answer.output).into_owned();
         Ok(text.lines().filter_map(Found::parse).collect())
     }
@@ -264,6 +269,14 @@ impl Found {
     fn row(&self, status: &str) -> String {
         let values = [status, &self.query_id, &self.user, &self.query].map(quoted);
         format!("({})", values.join(", "))
+    }
+}
+
+/// An exception's text without the query that only we know.
+fn without_view(said: String) -> String {
+    match (said.find(" in scope SELECT "), said.rfind(". (")) {
+        (Some(start), Some(end)) if said.contains(MARK) => format!("{}{}", &said[..start], &said[end..]),
+        _ => said,
     }
 }
 

@@ -102,7 +102,9 @@ impl Query<'_> {
         let fresh = kept.is_none();
         let mut connection = kept.map_or_else(|| self.server.connect(), Ok);
         let outcome = match &mut connection {
-            Ok(connection) => self.in_connection(connection, &place, fresh, session.is_some(), statement, source),
+            Ok(connection) => {
+                self.in_connection(connection, &place, fresh, session.is_some(), statement, source)
+            }
             Err(exception) => Err(exception.clone()),
         };
         if let Some((key, timeout, _)) = &session {
@@ -126,7 +128,8 @@ impl Query<'_> {
             let _ = self.server.processes.wait(other, REPLACE);
         }
         let place = self.server.processes.enter(process)?;
-        let readonly = self.request.readonly > 0 || self.setting("readonly").is_some_and(|value| value != "0");
+        let readonly =
+            self.request.readonly > 0 || self.setting("readonly").is_some_and(|value| value != "0");
         if readonly && self.switch("cancel_http_readonly_queries_on_client_close") == Some(true) {
             let _ = self.cancel.0.set(place.number());
         }
@@ -180,7 +183,8 @@ impl Query<'_> {
         }
         let settings = request.settings.iter().filter(|(name, _)| name != "log_comment");
         let mut statements = vec![own];
-        let theirs: Vec<_> = settings.map(|(name, value)| format!("{} = {}", identifier(name), quoted(value))).collect();
+        let theirs: Vec<_> =
+            settings.map(|(name, value)| format!("{} = {}", identifier(name), quoted(value))).collect();
         if !theirs.is_empty() {
             statements.push(format!("SET {}", theirs.join(", ")));
         }
@@ -210,7 +214,11 @@ impl Query<'_> {
             let name = identifier(&table.name);
             let file = memory_file(|file| file.write_all(&table.data))?;
             let create = format!("CREATE TEMPORARY TABLE {name} ({})", table.structure);
-            let insert = format!("INSERT INTO {name} FROM INFILE '{}' COMPRESSION 'none' FORMAT {}", path(&file), table.format);
+            let insert = format!(
+                "INSERT INTO {name} FROM INFILE '{}' COMPRESSION 'none' FORMAT {}",
+                path(&file),
+                table.format
+            );
             for statement in [create, insert] {
                 connection.execute(&statement).map_err(|said| Exception::of_engine(&said))?;
             }
@@ -249,11 +257,16 @@ impl Query<'_> {
     }
 
     /// What answers nothing, or so little that it fits into memory.
-    fn other(&mut self, connection: &mut Connection, source: &Source, default: &str) -> Result<engine::Answer, Exception> {
+    fn other(
+        &mut self,
+        connection: &mut Connection,
+        source: &Source,
+        default: &str,
+    ) -> Result<engine::Answer, Exception> {
         let data = |position: usize| memory_file(|file| file.write_all(&source.text[position..]));
-        let input = statement::input_from_file(&source.text, "").map(|(_, position)| data(position)).transpose()?;
-        let rewritten =
-            input.as_ref().and_then(|file| statement::input_from_file(&source.text, &path(file)));
+        let input =
+            statement::input_from_file(&source.text, "").map(|(_, position)| data(position)).transpose()?;
+        let rewritten = input.as_ref().and_then(|file| statement::input_from_file(&source.text, &path(file)));
         let text = rewritten.as_ref().map_or(source.text.as_slice(), |(text, _)| text);
         let answer = query(connection, text, default)?;
         if !answer.output.is_empty() {
@@ -269,7 +282,12 @@ impl Query<'_> {
     }
 
     /// Runs a query whose answer goes through a pipe, as it comes.
-    fn stream(&mut self, connection: &mut Connection, text: &[u8], format: &str) -> Result<engine::Answer, Exception> {
+    fn stream(
+        &mut self,
+        connection: &mut Connection,
+        text: &[u8],
+        format: &str,
+    ) -> Result<engine::Answer, Exception> {
         let plain = self.outlet.headers.get("content-type").cloned();
         self.name_format(format);
         let (reader, writer) = io::pipe().map_err(|error| broken(&error))?;
@@ -416,14 +434,16 @@ impl Before {
             .filter_map(|line| serde_json::from_str(line).ok())
             .collect();
         let database = query(connection, b"SELECT currentDatabase()", "TSVRaw")?;
-        let database = request.database.is_some().then(|| String::from_utf8_lossy(&database.output).trim().to_owned());
+        let database =
+            request.database.is_some().then(|| String::from_utf8_lossy(&database.output).trim().to_owned());
         Ok(Self { settings, database })
     }
 
     fn restore(self, connection: &mut Connection) {
         // In readonly mode nothing can be set any more but by a new session; readers keep theirs.
         let settings = self.settings.iter().filter(|(name, _)| name != "readonly");
-        let settings: Vec<_> = settings.map(|(name, value)| format!("{} = {}", identifier(name), quoted(value))).collect();
+        let settings: Vec<_> =
+            settings.map(|(name, value)| format!("{} = {}", identifier(name), quoted(value))).collect();
         if !settings.is_empty() {
             let _ = connection.execute(&format!("SET {}", settings.join(", ")));
         }

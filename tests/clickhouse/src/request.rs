@@ -13,9 +13,25 @@ use crate::session::{self, Key};
 
 /// Parameters that are no settings.
 const RESERVED: [&str; 19] = [
-    "compress", "decompress", "user", "password", "quota_key", "query_id", "stacktrace", "role", "buffer_size",
-    "wait_end_of_query", "session_id", "session_timeout", "session_check", "client_protocol_version",
-    "close_session", "database", "default_format", "query", "",
+    "compress",
+    "decompress",
+    "user",
+    "password",
+    "quota_key",
+    "query_id",
+    "stacktrace",
+    "role",
+    "buffer_size",
+    "wait_end_of_query",
+    "session_id",
+    "session_timeout",
+    "session_check",
+    "client_protocol_version",
+    "close_session",
+    "database",
+    "default_format",
+    "query",
+    "",
 ];
 
 /// A request as it came.
@@ -124,7 +140,11 @@ impl Source {
 
 impl Incoming {
     fn header(&self, name: &str) -> Option<String> {
-        self.headers.get(name).and_then(|value| value.to_str().ok()).filter(|value| !value.is_empty()).map(Into::into)
+        self.headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .filter(|value| !value.is_empty())
+            .map(Into::into)
     }
 
     /// What it asks for, and the query.
@@ -135,7 +155,8 @@ impl Incoming {
         let encoding = Encoding::of_content(&self.header("content-encoding").unwrap_or_default())?;
         let decompress = self.url.switch("decompress").unwrap_or(false);
         let body = std::mem::take(&mut self.body);
-        let plain = compression::plain(body, encoding, decompress).map_err(|error| compression::exception(&error))?;
+        let plain =
+            compression::plain(body, encoding, decompress).map_err(|error| compression::exception(&error))?;
         let content_type = self.header("content-type").unwrap_or_default();
         let multipart = content_type.starts_with("multipart/form-data");
         let mut request = self.request(user, multipart)?;
@@ -165,13 +186,28 @@ impl Incoming {
                 let message = "Session id query parameter was provided, but it was empty";
                 return Err(Exception::new(744, "SESSION_ID_EMPTY", message));
             }
-            Some(id) => Some(((user.name.clone(), id.to_owned()), self.session_timeout()?, url.switch("session_check") == Some(true))),
+            Some(id) => Some((
+                (user.name.clone(), id.to_owned()),
+                self.session_timeout()?,
+                url.switch("session_check") == Some(true),
+            )),
             None => None,
         };
         Ok(Request {
-            query_id: url.first("query_id").map(Into::into).or_else(|| self.header("x-clickhouse-query-id")).map(sane).filter(|id| !id.is_empty()),
-            database: self.header("x-clickhouse-database").or_else(|| url.first("database").map(Into::into)).filter(|name| !name.is_empty()),
-            default_format: self.header("x-clickhouse-format").or_else(|| url.first("default_format").map(Into::into)).filter(|name| !name.is_empty()),
+            query_id: url
+                .first("query_id")
+                .map(Into::into)
+                .or_else(|| self.header("x-clickhouse-query-id"))
+                .map(sane)
+                .filter(|id| !id.is_empty()),
+            database: self
+                .header("x-clickhouse-database")
+                .or_else(|| url.first("database").map(Into::into))
+                .filter(|name| !name.is_empty()),
+            default_format: self
+                .header("x-clickhouse-format")
+                .or_else(|| url.first("default_format").map(Into::into))
+                .filter(|name| !name.is_empty()),
             settings,
             parameters,
             session,

@@ -3,6 +3,7 @@
 use std::io::{self, Read, Write as _};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
 use crate::server::{Options, Server};
+use crate::socket::Socket;
 
 /// How long running queries may take to end by themselves when the server stops.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -60,10 +62,12 @@ async fn serve(server: Arc<Server>, address: SocketAddr, stop_with_stdin: bool) 
             accepted = listener.accept() => if let Ok((stream, _)) = accepted {
                 let _ = stream.set_nodelay(true);
                 let server = Arc::clone(&server);
-                let service = service_fn(move |request| Arc::clone(&server).serve(request));
+                let broken = Arc::new(AtomicBool::new(false));
+                let socket = Socket::new(stream, Arc::clone(&broken));
+                let service = service_fn(move |request| Arc::clone(&server).serve(request, Arc::clone(&broken)));
                 let mut http = http1::Builder::new();
                 http.timer(TokioTimer::new()).max_buf_size(1 << 20);
-                tokio::spawn(http.serve_connection(TokioIo::new(stream), service));
+                tokio::spawn(http.serve_connection(TokioIo::new(socket), service));
             },
             () = stop.notified() => break,
         }

@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -92,17 +93,22 @@ impl Server {
     /// One sentence: the folder is in use or can't be used, or the engine can't be loaded.
     pub fn open(options: Options) -> Result<Self, String> {
         let folder = options.folder.display();
-        std::fs::create_dir_all(&options.folder).map_err(|error| format!("{folder} can't be made: {error}"))?;
+        std::fs::create_dir_all(&options.folder)
+            .map_err(|error| format!("{folder} can't be made: {error}"))?;
         let lock = File::create(options.folder.join("test-server.lock"))
             .map_err(|error| format!("{folder} can't be written: {error}"))?;
         lock.try_lock().map_err(|_| format!("{folder} is in use by another test server"))?;
-        let folder = options.folder.canonicalize().map_err(|error| format!("{folder} can't be read: {error}"))?;
+        let folder =
+            options.folder.canonicalize().map_err(|error| format!("{folder} can't be read: {error}"))?;
         let engine = Engine::open(&options.library, &folder)?;
         let mut first = engine.connect()?;
         let one = |connection: &mut Connection, sql: &str| {
-            connection.query(sql.as_bytes(), "TSVRaw").map(|answer| String::from_utf8_lossy(&answer.output).trim().to_owned())
+            connection
+                .query(sql.as_bytes(), "TSVRaw")
+                .map(|answer| String::from_utf8_lossy(&answer.output).trim().to_owned())
         };
-        let defaults = one(&mut first, &format!("SELECT name, value FROM system.settings WHERE name IN ({KNOWN})"))?;
+        let defaults =
+            one(&mut first, &format!("SELECT name, value FROM system.settings WHERE name IN ({KNOWN})"))?;
         let defaults = defaults.lines().filter_map(|line| line.split_once('\t'));
         Ok(Self {
             users: Users::new(options.users),
@@ -183,7 +189,11 @@ impl Server {
     ///
     /// # Errors
     /// None: every fault is an answer.
-    pub async fn serve(self: Arc<Self>, request: Request<Body>) -> Result<Response<Answer>, Infallible> {
+    pub async fn serve(
+        self: Arc<Self>,
+        request: Request<Body>,
+        broken: Arc<AtomicBool>,
+    ) -> Result<Response<Answer>, Infallible> {
         let (path, reads) = (request.uri().path(), matches!(*request.method(), Method::GET | Method::HEAD));
         let queried = request.uri().query().is_some();
         Ok(match path {
@@ -191,7 +201,9 @@ impl Server {
             "/replicas_status" if reads => text(StatusCode::OK, "text/plain; charset=UTF-8", "Ok.\n"),
             "/" if reads && !queried => text(StatusCode::OK, "text/html; charset=UTF-8", "Ok.\n"),
             "/" | "/query" if *request.method() == Method::OPTIONS => options(),
-            "/" | "/query" if queried || *request.method() == Method::POST => self.query(request).await,
+            "/" | "/query" if queried || *request.method() == Method::POST => {
+                self.query(request, broken).await
+            }
             other => {
                 let message = format!("There is no handle {other}\n\n{HELP}");
                 text(StatusCode::NOT_FOUND, "text/plain; charset=UTF-8", message)
@@ -199,14 +211,16 @@ impl Server {
         })
     }
 
-    async fn query(self: Arc<Self>, request: Request<Body>) -> Response<Answer> {
+    async fn query(self: Arc<Self>, request: Request<Body>, broken: Arc<AtomicBool>) -> Response<Answer> {
         let (parts, mut body) = request.into_parts();
         let mut pieces = Pieces::default();
         while let Some(frame) = body.frame().await {
             match frame.map(hyper::body::Frame::into_data) {
                 Ok(Ok(piece)) => pieces.push(piece),
                 Ok(Err(_)) => {}
-                Err(_) => return text(StatusCode::BAD_REQUEST, "text/plain; charset=UTF-8", "The body broke off\n"),
+                Err(_) => {
+                    return text(StatusCode::BAD_REQUEST, "text/plain; charset=UTF-8", "The body broke off\n");
+                }
             }
         }
         let url = Form::of_url(parts.uri.query().unwrap_or_default());
@@ -217,10 +231,14 @@ impl Server {
         tokio::task::spawn_blocking(move || query::serve(&self, incoming, head, &cancel));
         match answer.await {
             Ok(mut answer) => {
-                answer.body_mut().keep(guard);
+                answer.body_mut().keep(guard, broken);
                 answer
             }
-            Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "text/plain; charset=UTF-8", "The query's thread died\n"),
+            Err(_) => text(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "text/plain; charset=UTF-8",
+                "The query's thread died\n",
+            ),
         }
     }
 }
@@ -252,7 +270,10 @@ fn options() -> Response<Answer> {
     *response.status_mut() = StatusCode::NO_CONTENT;
     for (name, value) in [
         ("access-control-allow-origin", "*"),
-        ("access-control-allow-headers", "origin, x-requested-with, x-clickhouse-format, x-clickhouse-user, x-clickhouse-key, Authorization"),
+        (
+            "access-control-allow-headers",
+            "origin, x-requested-with, x-clickhouse-format, x-clickhouse-user, x-clickhouse-key, Authorization",
+        ),
         ("access-control-allow-methods", "POST, GET, OPTIONS"),
         ("access-control-max-age", "86400"),
     ] {

@@ -268,7 +268,8 @@ pub fn input_from_file(text: &[u8], path: &str) -> Option<(Vec<u8>, usize)> {
     if !(starts_with(&tokens, text, "INSERT") && keyword.is(text, "FORMAT")) {
         return None;
     }
-    let call = tokens.windows(2).position(|two| two[0].is(text, "input") && two[1].kind == Kind::Sign(b'('))?;
+    let call =
+        tokens.windows(2).position(|two| two[0].is(text, "input") && two[1].kind == Kind::Sign(b'('))?;
     let arguments = tokens[call + 1].at.end;
     let mut rewritten = text[..tokens[call].at.start].to_vec();
     rewritten.extend_from_slice(format!("file('{path}', '{}', ", word(text, format)).as_bytes());
@@ -295,7 +296,11 @@ mod tests {
         let infile = "FROM INFILE '/f' COMPRESSION 'none'";
         for (sql, rewritten, data) in [
             ("INSERT INTO t FORMAT Native\n\n1", format!("INSERT INTO t {infile} FORMAT Native"), "\n1"),
-            ("insert into d.`t;x` (a, b) format CSV 1,2", format!("insert into d.`t;x` (a, b) {infile} format CSV"), "1,2"),
+            (
+                "insert into d.`t;x` (a, b) format CSV 1,2",
+                format!("insert into d.`t;x` (a, b) {infile} format CSV"),
+                "1,2",
+            ),
             (
                 "INSERT INTO t(a) SETTINGS x=1, y='b' FORMAT RowBinary\r\n\0",
                 format!("INSERT INTO t(a) {infile} SETTINGS x=1, y='b' FORMAT RowBinary"),
@@ -310,7 +315,9 @@ mod tests {
         ] {
             assert_eq!(parts(sql), (rewritten, data.to_owned()), "{sql}");
         }
-        for other in ["INSERT INTO t VALUES (1)", "INSERT INTO t SELECT 1 FORMAT CSV", "INSERT INTO t (format) VALUES"] {
+        for other in
+            ["INSERT INTO t VALUES (1)", "INSERT INTO t SELECT 1 FORMAT CSV", "INSERT INTO t (format) VALUES"]
+        {
             assert!(matches!(analyse(other.as_bytes()), Statement::Other), "{other}");
         }
     }
@@ -323,7 +330,9 @@ mod tests {
             ("SELECT 1 FORMAT JSON ;", format!("SELECT 1 {outfile} FORMAT JSON"), Some("JSON")),
             (
                 "WITH 1 AS format SELECT format FROM t SETTINGS a=1 FORMAT CSV SETTINGS b=2 -- x",
-                format!("WITH 1 AS format SELECT format FROM t SETTINGS a=1 {outfile} FORMAT CSV SETTINGS b=2"),
+                format!(
+                    "WITH 1 AS format SELECT format FROM t SETTINGS a=1 {outfile} FORMAT CSV SETTINGS b=2"
+                ),
                 Some("CSV"),
             ),
             ("(SELECT 1 -- FORMAT x\n)", format!("(SELECT 1 -- FORMAT x ) {outfile}"), None),
@@ -372,7 +381,8 @@ mod tests {
     #[test]
     fn input_reads_a_file() {
         let (rewritten, data) =
-            input_from_file(b"INSERT INTO t SELECT a FROM input('a Int8') WHERE a FORMAT CSV\n1", "/f").expect("input");
+            input_from_file(b"INSERT INTO t SELECT a FROM input('a Int8') WHERE a FORMAT CSV\n1", "/f")
+                .expect("input");
         assert_eq!(text(&rewritten), "INSERT INTO t SELECT a FROM file('/f', 'CSV', 'a Int8') WHERE a");
         assert_eq!(data, 67);
     }
