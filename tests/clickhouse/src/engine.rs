@@ -13,6 +13,10 @@ use std::sync::Arc;
 
 use libloading::Library;
 
+/// As many threads for merges and mutations as a server has; the library's own two take 0.1 s for each part
+/// that a delete touches.
+const BACKGROUND: &CStr = c"--background_pool_size=16";
+
 /// A result of the C API.
 type Raw = *mut c_void;
 
@@ -70,27 +74,32 @@ impl Api {
 /// The engine over one folder: it lives as long as one connection to it, and this holds one.
 pub struct Engine {
     api: Arc<Api>,
-    path: CString,
+    arguments: Vec<CString>,
     _keeper: Connection,
 }
 
 impl Engine {
-    /// Loads the library and opens the folder.
+    /// Loads the library and opens the folder, with a configuration file if one is given.
     ///
     /// # Errors
     /// The library can't be loaded, or the engine can't open the folder.
-    pub fn open(library: &Path, folder: &Path) -> Result<Self, String> {
+    pub fn open(library: &Path, folder: &Path, configuration: Option<&Path>) -> Result<Self, String> {
         let api = Api::load(library)
             .map_err(|error| format!("the engine {} can't be loaded: {error}", library.display()))?;
         // SAFETY: a plain switch; the process keeps its own handlers.
         unsafe { (api.signals)(0) };
         let api = Arc::new(api);
-        let mut path = b"--path=".to_vec();
-        path.extend_from_slice(folder.as_os_str().as_bytes());
-        let path = CString::new(path).map_err(|_| "the folder's name holds a zero byte".to_owned())?;
-        let keeper = Connection::open(&api, &path)
+        let named = |option: &str, path: &Path| {
+            let argument = [option.as_bytes(), path.as_os_str().as_bytes()].concat();
+            CString::new(argument).map_err(|_| "the folder's name holds a zero byte".to_owned())
+        };
+        let mut arguments = vec![c"clickhouse".to_owned(), named("--path=", folder)?, BACKGROUND.to_owned()];
+        if let Some(file) = configuration {
+            arguments.push(named("--config-file=", file)?);
+        }
+        let keeper = Connection::open(&api, &arguments)
             .ok_or_else(|| format!("the engine can't open {}", folder.display()))?;
-        Ok(Self { api, path, _keeper: keeper })
+        Ok(Self { api, arguments, _keeper: keeper })
     }
 
     /// A new connection with its own settings, parameters, current database and temporary tables.
@@ -98,7 +107,7 @@ impl Engine {
     /// # Errors
     /// The engine refuses it.
     pub fn connect(&self) -> Result<Connection, String> {
-        Connection::open(&self.api, &self.path).ok_or_else(|| {
+        Connection::open(&self.api, &self.arguments).ok_or_else(|| {
             "Code: 210. DB::NetException: The engine refuses a connection. (NETWORK_ERROR)".into()
         })
     }
@@ -116,10 +125,11 @@ unsafe impl Send for Connection {}
 unsafe impl Sync for Connection {}
 
 impl Connection {
-    fn open(api: &Arc<Api>, path: &CStr) -> Option<Self> {
-        let mut arguments = [c"clickhouse".as_ptr().cast_mut(), path.as_ptr().cast_mut()];
-        // SAFETY: two strings that outlive the call, which only reads them.
-        let handle = unsafe { (api.connect)(2, arguments.as_mut_ptr()) };
+    fn open(api: &Arc<Api>, arguments: &[CString]) -> Option<Self> {
+        let mut pointers: Vec<_> = arguments.iter().map(|argument| argument.as_ptr().cast_mut()).collect();
+        let count = c_int::try_from(pointers.len()).ok()?;
+        // SAFETY: so many strings, which outlive the call, and which it only reads.
+        let handle = unsafe { (api.connect)(count, pointers.as_mut_ptr()) };
         // SAFETY: a pointer that isn't null is one to a connection.
         let usable = !handle.is_null() && !unsafe { *handle }.is_null();
         usable.then(|| Self { api: Arc::clone(api), handle })

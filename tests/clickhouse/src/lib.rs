@@ -1,6 +1,7 @@
 //! ClickHouse over HTTP.
 
 pub mod auth;
+pub mod cluster;
 pub mod compression;
 pub mod engine;
 pub mod exception;

@@ -12,6 +12,7 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use tokio::sync::oneshot;
 
+use crate::cluster;
 use crate::compression;
 use crate::engine::{self, Connection};
 use crate::exception::Exception;
@@ -252,7 +253,14 @@ impl Query<'_> {
                 let text = view.as_deref().unwrap_or(&source.text);
                 self.stream(connection, text, named.as_deref().unwrap_or(&default))
             }
-            Statement::Other => self.other(connection, &source, &default),
+            Statement::Other => {
+                if self.server.in_a_cluster
+                    && let Some(alone) = cluster::alone(&source.text)
+                {
+                    source.text = alone;
+                }
+                self.other(connection, &source, &default)
+            }
         }
     }
 

@@ -17,6 +17,7 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
 use crate::auth::{User, Users};
+use crate::cluster;
 use crate::compression::Pieces;
 use crate::engine::{Connection, Engine};
 use crate::exception::Exception;
@@ -46,6 +47,8 @@ pub struct Options {
     pub library: PathBuf,
     /// The folder of the data.
     pub folder: PathBuf,
+    /// The cluster that this server is the only member of, if there is to be one.
+    pub cluster: Option<String>,
     /// Who may send queries.
     pub users: Vec<User>,
     /// How many queries run at a time.
@@ -64,6 +67,8 @@ pub struct Server {
     pub processes: Arc<Processes>,
     /// Named sessions.
     pub sessions: Sessions,
+    /// Whether this server is a cluster by itself.
+    pub in_a_cluster: bool,
     /// The engine's time zone.
     pub timezone: String,
     version: String,
@@ -100,7 +105,9 @@ impl Server {
         lock.try_lock().map_err(|_| format!("{folder} is in use by another test server"))?;
         let folder =
             options.folder.canonicalize().map_err(|error| format!("{folder} can't be read: {error}"))?;
-        let engine = Engine::open(&options.library, &folder)?;
+        let configure = |name| cluster::configure(&folder, name).map_err(|error| format!("--cluster: {error}"));
+        let configuration = options.cluster.as_deref().map(configure).transpose()?;
+        let engine = Engine::open(&options.library, &folder, configuration.as_deref())?;
         let mut first = engine.connect()?;
         let one = |connection: &mut Connection, sql: &str| {
             connection
@@ -111,6 +118,7 @@ impl Server {
             one(&mut first, &format!("SELECT name, value FROM system.settings WHERE name IN ({KNOWN})"))?;
         let defaults = defaults.lines().filter_map(|line| line.split_once('\t'));
         Ok(Self {
+            in_a_cluster: configuration.is_some(),
             users: Users::new(options.users),
             processes: Arc::default(),
             sessions: Sessions::default(),

@@ -33,6 +33,9 @@ struct Arguments {
     /// NAME:PASSWORD of a user who may only read; may be given more than once.
     #[arg(long, value_name = "NAME:PASSWORD")]
     reader: Vec<String>,
+    /// Name of a cluster that this server is the only member of.
+    #[arg(long)]
+    cluster: Option<String>,
     /// How many queries run at a time.
     #[arg(long, default_value_t = 16)]
     connections: usize,
@@ -70,6 +73,7 @@ fn run(arguments: Arguments) -> Result<(), String> {
     let options = Options {
         library,
         folder: arguments.path,
+        cluster: arguments.cluster,
         users,
         connections: arguments.connections,
         log: arguments.log,
