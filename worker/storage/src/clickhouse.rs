@@ -6,5 +6,8 @@ pub mod accepted;
 pub mod changes;
 pub mod client;
 pub mod failure;
+pub mod listing;
 pub mod options;
+pub mod query;
+pub mod running;
 pub mod schema;
