@@ -22,7 +22,10 @@ pub mod listing;
 mod open;
 pub mod options;
 pub mod query;
+pub mod running;
 pub mod schema;
+pub mod series;
+pub mod writer;
 
 use std::sync::Arc;
 
@@ -108,7 +111,8 @@ impl MetricsStore for ClickHouse {
         query: &RangeQuery,
         context: &QueryContext,
     ) -> Result<Answer<RangeRow>> {
-        query::range(&self.parts()?.reader(tenant, context), query).await
+        let parts = self.parts()?;
+        query::range(&parts.reader(tenant), query, context).await
     }
 
     async fn aggregate(
@@ -117,7 +121,8 @@ impl MetricsStore for ClickHouse {
         query: &AggregateQuery,
         context: &QueryContext,
     ) -> Result<Answer<AggregateRow>> {
-        query::aggregate(&self.parts()?.reader(tenant, context), query).await
+        let parts = self.parts()?;
+        query::aggregate(&parts.reader(tenant), query, context).await
     }
 
     async fn rate(
@@ -126,15 +131,16 @@ impl MetricsStore for ClickHouse {
         query: &RateQuery,
         context: &QueryContext,
     ) -> Result<Answer<RateRow>> {
-        query::rate(&self.parts()?.reader(tenant, context), query).await
+        let parts = self.parts()?;
+        query::rate(&parts.reader(tenant), query, context).await
     }
 
     async fn explain(&self, tenant: &Tenant, query: &Query) -> Result<Plan> {
-        query::explain(&self.parts()?.lister(tenant), query).await
+        query::explain(&self.parts()?.reader(tenant), query).await
     }
 
     async fn list_metrics(&self, tenant: &Tenant, list: &ListQuery) -> Result<ListPage> {
-        listing::metrics(&self.parts()?.lister(tenant), list).await
+        listing::list_metrics(&self.parts()?.reader(tenant), list).await
     }
 
     async fn list_dimension_keys(
@@ -143,7 +149,7 @@ impl MetricsStore for ClickHouse {
         metric: &MetricName,
         list: &ListQuery,
     ) -> Result<ListPage> {
-        listing::keys(&self.parts()?.lister(tenant), metric, list).await
+        listing::list_dimension_keys(&self.parts()?.reader(tenant), metric, list).await
     }
 
     async fn list_dimension_values(
@@ -153,11 +159,11 @@ impl MetricsStore for ClickHouse {
         key: &DimensionKey,
         list: &ListQuery,
     ) -> Result<ListPage> {
-        listing::values(&self.parts()?.lister(tenant), metric, key, list).await
+        listing::list_dimension_values(&self.parts()?.reader(tenant), metric, key, list).await
     }
 
     async fn cardinality(&self, tenant: &Tenant, query: &CardinalityQuery) -> Result<CardinalityPage> {
-        listing::cardinality(&self.parts()?.lister(tenant), query).await
+        listing::cardinality(&self.parts()?.reader(tenant), query).await
     }
 
     async fn delete_before(
@@ -168,7 +174,7 @@ impl MetricsStore for ClickHouse {
         dry_run: bool,
     ) -> Result<Deleted> {
         let parts = self.parts()?;
-        let deleted = listing::count_before(&parts.lister(tenant), metric, before).await?;
+        let deleted = query::count_before(&parts.reader(tenant), metric, before).await?;
         if !dry_run {
             parts.deletes.before(&parts.changes, tenant, metric, before).await?;
         }
@@ -189,16 +195,17 @@ impl MetricsStore for ClickHouse {
 
     async fn usage(&self, tenant: &Tenant) -> Result<Usage> {
         let parts = self.parts()?;
-        parts.tell_accepted().await?;
-        listing::usage(&parts.lister(tenant)).await
+        listing::usage(&parts.reader(tenant), &parts.accepted).await
     }
 
     async fn running_queries(&self, tenant: &Tenant) -> Result<Vec<RunningQuery>> {
-        listing::running(&self.parts()?.lister(tenant)).await
+        let parts = self.parts()?;
+        running::running_queries(&parts.database, &parts.dialect, tenant).await
     }
 
     async fn cancel_query(&self, tenant: &Tenant, id: &str) -> Result<bool> {
-        listing::cancel(&self.parts()?.lister(tenant), id).await
+        let parts = self.parts()?;
+        running::cancel(&parts.database, &parts.dialect, tenant, id).await
     }
 
     async fn health(&self) -> Health {

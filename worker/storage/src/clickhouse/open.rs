@@ -20,9 +20,7 @@ use super::query::{Reader, Visible};
 use super::schema::{self, Dialect};
 use super::writer::{Writer, nothing_known};
 use crate::model::Tenant;
-use crate::store::{
-    ErrorKind, Health, QueryContext, Result, SeriesLookup, StoreError,
-};
+use crate::store::{ErrorKind, Health, Result, SeriesLookup, StoreError};
 
 /// Between two attempts to open, at first and at most.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
@@ -30,9 +28,6 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from
 const TELL: Duration = Duration::from_secs(10);
 /// When a store that isn't open yet is worth another try.
 const SOON: Duration = Duration::from_secs(2);
-/// Time of a question that has none of its own.
-const LISTING: Duration = Duration::from_secs(30);
-
 /// Milliseconds of a day.
 const DAY: i64 = 86_400_000;
 
@@ -41,6 +36,8 @@ const DAY: i64 = 86_400_000;
 pub struct Parts {
     pub database: Database,
     pub options: Arc<Options>,
+    /// How tables are named.
+    pub dialect: Dialect,
     pub changes: Arc<Changes>,
     pub accepted: Arc<Accepted>,
     pub writer: Arc<Writer>,
@@ -53,21 +50,11 @@ impl Parts {
         self.options.clock.now()
     }
 
-    /// What answers a query of `tenant`.
-    pub fn reader(&self, tenant: &Tenant, context: &QueryContext) -> Reader {
+    /// What answers `tenant`'s questions.
+    pub fn reader<'a>(&'a self, tenant: &'a Tenant) -> Reader<'a> {
         let visible = Visible { now: self.now(), retention: self.changes.retention(tenant) };
-        Reader {
-            database: self.database.clone(),
-            tenant: tenant.clone(),
-            visible,
-            context: context.clone(),
-            threads: self.options.query_threads,
-        }
-    }
-
-    /// What answers a question of `tenant` that has no bounds of its own.
-    pub fn lister(&self, tenant: &Tenant) -> Reader {
-        self.reader(tenant, &QueryContext::with_timeout(LISTING))
+        let (database, dialect, threads) = (&self.database, &self.dialect, self.options.query_threads);
+        Reader { database, dialect, threads, tenant, visible }
     }
 
     /// Tells other workers, and this one's own questions, what was accepted here.
@@ -244,9 +231,9 @@ async fn attempt(database: &Database, options: &Arc<Options>) -> Answered<Parts>
     let shared = (Arc::clone(&changes), Arc::clone(&accepted));
     let writer = Writer::start(database.clone(), options, shared.0, shared.1, durable);
     let dialect = Dialect { cluster: options.cluster.clone(), fsync: durable, alp: false };
-    let deletes = Deletes::new(database.clone(), dialect);
+    let deletes = Deletes::new(database.clone(), dialect.clone());
     let (database, options) = (database.clone(), Arc::clone(options));
-    Ok(Parts { database, options, changes, accepted, writer, deletes })
+    Ok(Parts { database, options, dialect, changes, accepted, writer, deletes })
 }
 
 fn waiting(failure: Option<&Failure>) -> String {
