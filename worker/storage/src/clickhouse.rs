@@ -14,10 +14,12 @@
 //! the others, and why no acknowledged sample loses its series over it. [`deletes`] removes rows.
 
 pub mod accepted;
+pub mod block;
 pub mod changes;
 pub mod client;
 mod deletes;
 pub mod failure;
+pub mod fingerprint;
 pub mod listing;
 mod open;
 pub mod options;

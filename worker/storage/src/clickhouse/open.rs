@@ -18,8 +18,8 @@ use super::failure::Failure;
 use super::options::Options;
 use super::query::{Reader, Visible};
 use super::schema::{self, Dialect};
-use super::writer::{Writer, nothing_known};
-use crate::model::Tenant;
+use super::writer::Writer;
+use crate::model::{SeriesHandle, Spelling, SpellingHasher, Tenant};
 use crate::store::{ErrorKind, Health, Result, SeriesLookup, StoreError};
 
 /// Between two attempts to open, at first and at most.
@@ -93,6 +93,20 @@ impl Parts {
 fn report(what: &'static str, result: Answered<()>) {
     if let Err(failure) = result {
         tracing::warn!(error = %StoreError::from(failure), "{what} failed");
+    }
+}
+
+/// What is known of series before the store is open.
+#[derive(Debug)]
+struct Nothing(SpellingHasher);
+
+impl SeriesLookup for Nothing {
+    fn hasher(&self) -> &SpellingHasher {
+        &self.0
+    }
+
+    fn find(&self, _: Spelling) -> Option<SeriesHandle> {
+        None
     }
 }
 
@@ -180,7 +194,9 @@ impl Opening {
 
     /// A lookup that knows nothing: so every row describes its series.
     pub fn nothing_known(&self) -> Arc<dyn SeriesLookup> {
-        nothing_known()
+        let mut secret = [0; 192];
+        fastrand::fill(&mut secret);
+        Arc::new(Nothing(SpellingHasher::new(secret)))
     }
 
     /// Whether the server answers, and whether it takes writes.
@@ -211,9 +227,8 @@ impl Opening {
             let _ = task.await;
         }
         let State::Open(parts) = self.state.send_replace(State::Closed) else { return Ok(()) };
-        let closed = parts.writer.close().await;
-        parts.tell_accepted().await?;
-        closed
+        parts.writer.close().await;
+        parts.tell_accepted().await
     }
 }
 
@@ -228,11 +243,11 @@ async fn attempt(database: &Database, options: &Arc<Options>) -> Answered<Parts>
     let changes = Arc::new(Changes::open(database.clone(), options).await?);
     // 3. The parts.
     let accepted = Arc::new(Accepted::new(format!("{:016x}", fastrand::u64(..))));
-    let shared = (Arc::clone(&changes), Arc::clone(&accepted));
-    let writer = Writer::start(database.clone(), options, shared.0, shared.1, durable);
+    let options = Arc::new(Options { fsync: durable, ..options.as_ref().clone() });
+    let writer = Writer::start(database.clone(), &options, Arc::clone(&changes), Arc::clone(&accepted));
     let dialect = Dialect { cluster: options.cluster.clone(), fsync: durable, alp: false };
     let deletes = Deletes::new(database.clone(), dialect.clone());
-    let (database, options) = (database.clone(), Arc::clone(options));
+    let database = database.clone();
     Ok(Parts { database, options, dialect, changes, accepted, writer, deletes })
 }
 
