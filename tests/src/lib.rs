@@ -3,6 +3,7 @@
 //! A test reads: start a [`worker::Worker`], speak to it as a [`client::Client`], look at the
 //! [`http::Response`]. Everything goes through the real binary and its HTTP API.
 
+pub mod bench;
 pub mod clickhouse;
 pub mod client;
 pub mod crash;
