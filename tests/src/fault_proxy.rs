@@ -97,6 +97,17 @@ impl Fault {
 
 type Plan = Arc<dyn Fn(&Asked) -> Option<Fault> + Send + Sync>;
 
+/// A request as it was sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recorded {
+    /// What it asks for.
+    pub kind: Kind,
+    /// Path and parameters.
+    pub target: String,
+    /// Statement or rows.
+    pub body: Vec<u8>,
+}
+
 /// A proxy that listens on an address of its own.
 #[derive(Debug)]
 pub struct FaultProxy {
@@ -110,6 +121,8 @@ struct Shared {
     plan: Mutex<Option<Plan>>,
     /// Requests by kind and table.
     counts: Mutex<BTreeMap<(Kind, String), u64>>,
+    /// What was sent, while somebody wants to know it.
+    records: Mutex<Option<Vec<Recorded>>>,
     /// Faults that happened.
     faults: AtomicU64,
     /// Grows with each new plan and each closing: whatever hangs gives up then.
@@ -140,6 +153,7 @@ impl FaultProxy {
             server,
             plan: Mutex::default(),
             counts: Mutex::default(),
+            records: Mutex::default(),
             faults: AtomicU64::new(0),
             epoch: AtomicU64::new(0),
             closed: AtomicBool::new(false),
@@ -193,6 +207,13 @@ impl FaultProxy {
         while TcpStream::connect(self.address).is_ok() {
             thread::sleep(LOOK);
         }
+    }
+
+    /// What is sent while `during` runs.
+    pub fn record(&self, during: impl FnOnce()) -> Vec<Recorded> {
+        *held(&self.shared.records) = Some(Vec::new());
+        during();
+        held(&self.shared.records).take().unwrap_or_default()
     }
 
     /// How many requests a plan has done something to.
@@ -252,6 +273,9 @@ impl Shared {
     /// What the plan says of a request.
     fn fault(&self, head: &Head, body: &[u8]) -> Option<Fault> {
         let (kind, table, sql) = head.meaning(body);
+        if let Some(records) = held(&self.records).as_mut() {
+            records.push(Recorded { kind, target: head.target.clone(), body: body.to_vec() });
+        }
         let nth = {
             let mut counts = held(&self.counts);
             let count = counts.entry((kind, table.clone())).or_default();

@@ -54,5 +54,5 @@ fn main() {
         query::measure(&mut report);
     }
     report.print();
-    report.save();
+    report.save("bench.json");
 }
