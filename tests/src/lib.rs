@@ -8,6 +8,7 @@ pub mod clickhouse;
 pub mod client;
 pub mod crash;
 pub mod fault_proxy;
+pub mod faults;
 pub mod http;
 pub mod ledger;
 pub mod process;
