@@ -3,8 +3,12 @@
 //! A test reads: start a [`worker::Worker`], speak to it as a [`client::Client`], look at the
 //! [`http::Response`]. Everything goes through the real binary and its HTTP API.
 
+pub mod bench;
+pub mod clickhouse;
 pub mod client;
 pub mod crash;
+pub mod fault_proxy;
+pub mod faults;
 pub mod http;
 pub mod ledger;
 pub mod process;
