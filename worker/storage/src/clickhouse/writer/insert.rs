@@ -240,6 +240,7 @@ fn may_have_arrived(failure: &Failure, several: bool) -> bool {
     match failure.cause {
         // With several endpoints this one may not be the first that failed.
         Cause::Unreachable => several,
+        Cause::NewerSchema => false,
         Cause::Broken | Cause::TimedOut | Cause::Malformed => true,
         Cause::Exception(code) => {
             several
@@ -261,7 +262,7 @@ fn may_have_arrived(failure: &Failure, several: bool) -> bool {
 fn passes(failure: &Failure) -> bool {
     match failure.cause {
         Cause::Unreachable | Cause::Broken | Cause::TimedOut => true,
-        Cause::Malformed => false,
+        Cause::Malformed | Cause::NewerSchema => false,
         // The server has too little memory, not this insert.
         Cause::Exception(code::MEMORY_LIMIT_EXCEEDED) => failure.kind() != ErrorKind::QueryTooLarge,
         Cause::Exception(code) => matches!(
