@@ -20,7 +20,7 @@ use crate::contract::{Backend, Subject};
 use crate::store::{MetricsStore, Result};
 
 /// How long anything of the server's may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The cluster that the server is the only member of.
 const CLUSTER: &str = "main";
