@@ -24,6 +24,10 @@ use crate::statement::{self, Statement};
 
 /// How long `replace_running_query=1` waits for the other.
 const REPLACE: Duration = Duration::from_secs(5);
+/// A server's defaults where the engine has those of a local client. Formatting on several threads costs small
+/// answers as much as the query.
+const OWN: &str =
+    ", implicit_select = 0, allow_introspection_functions = 0, output_format_parallel_formatting = 0";
 /// What the engine says of an answer that nobody takes any more.
 const NOBODY: &str = "Nobody reads the answer";
 
@@ -94,6 +98,7 @@ impl Query<'_> {
             _ => Some(self.server.permit()?),
         };
         let place = self.enter(text)?;
+        self.outlet.stop = place.stop();
         let session = self.request.session.take();
         let kept = match &session {
             Some((key, _, check)) => self.server.sessions.acquire(key, *check)?,
@@ -176,7 +181,7 @@ impl Query<'_> {
         let request = &self.request;
         let mut own = format!("SET log_comment = '{mark}'");
         if fresh {
-            own += ", implicit_select = 0, allow_introspection_functions = 0";
+            own += OWN;
         }
         if request.readonly > 0 {
             own += &format!(", readonly = {}", request.readonly);

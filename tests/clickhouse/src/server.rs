@@ -219,7 +219,11 @@ impl Server {
                 Ok(Ok(piece)) => pieces.push(piece),
                 Ok(Err(_)) => {}
                 Err(_) => {
-                    return text(StatusCode::BAD_REQUEST, "text/plain; charset=UTF-8", "The body broke off\n");
+                    return text(
+                        StatusCode::BAD_REQUEST,
+                        "text/plain; charset=UTF-8",
+                        "The body broke off\n",
+                    );
                 }
             }
         }

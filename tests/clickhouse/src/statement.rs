@@ -384,6 +384,6 @@ mod tests {
             input_from_file(b"INSERT INTO t SELECT a FROM input('a Int8') WHERE a FORMAT CSV\n1", "/f")
                 .expect("input");
         assert_eq!(text(&rewritten), "INSERT INTO t SELECT a FROM file('/f', 'CSV', 'a Int8') WHERE a");
-        assert_eq!(data, 67);
+        assert_eq!(data, 63);
     }
 }
