@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -28,6 +29,8 @@ const REPLACE: Duration = Duration::from_secs(5);
 /// answers as much as the query.
 const OWN: &str =
     ", implicit_select = 0, allow_introspection_functions = 0, output_format_parallel_formatting = 0";
+/// How often a query is cancelled whose answer nobody takes.
+const AGAIN: Duration = Duration::from_millis(50);
 /// What the engine says of an answer that nobody takes any more.
 const NOBODY: &str = "Nobody reads the answer";
 
@@ -250,12 +253,12 @@ impl Query<'_> {
                 let reads_only = self.request.readonly > 0;
                 let answer =
                     self.server.processes.kill(connection, &kill, &user.name, reads_only, place.number())?;
-                self.stream(connection, &answer, kill.format.as_deref().unwrap_or(&default))
+                self.stream(connection, place, &answer, kill.format.as_deref().unwrap_or(&default))
             }
             Statement::Query(named) => {
                 let view = statement::replace_processes(&source.text, || self.server.processes.view());
                 let text = view.as_deref().unwrap_or(&source.text);
-                self.stream(connection, text, named.as_deref().unwrap_or(&default))
+                self.stream(connection, place, text, named.as_deref().unwrap_or(&default))
             }
             Statement::Other => self.other(connection, &source, &default),
         }
@@ -290,6 +293,7 @@ impl Query<'_> {
     fn stream(
         &mut self,
         connection: &mut Connection,
+        place: &Place,
         text: &[u8],
         format: &str,
     ) -> Result<engine::Answer, Exception> {
@@ -298,10 +302,20 @@ impl Query<'_> {
         let (reader, writer) = io::pipe().map_err(|error| broken(&error))?;
         let _ = fcntl(&writer, FcntlArg::F_SETPIPE_SZ(1 << 20));
         let into = statement::into_file(text, &path(&writer));
-        let outlet = &mut *self.outlet;
+        let (outlet, processes, engine) = (&mut *self.outlet, &self.server.processes, &self.server.engine);
+        let ended = AtomicBool::new(false);
         let (answer, pumped) = thread::scope(|scope| {
-            let pump = scope.spawn(move || outlet.pump(reader));
+            let pump = scope.spawn(|| {
+                let pumped = outlet.pump(reader);
+                // The engine makes an answer to its end even where it can't write it any more.
+                while pumped.is_err() && !ended.load(Relaxed) {
+                    processes.cancel(engine, place.number());
+                    thread::sleep(AGAIN);
+                }
+                pumped
+            });
             let answer = query(connection, &into, format);
+            ended.store(true, Relaxed);
             drop(writer);
             (answer, pump.join().unwrap_or(Ok(())))
         });
@@ -361,7 +375,8 @@ fn query(connection: &mut Connection, text: &[u8], format: &str) -> Result<engin
     connection.query(text, format).map_err(|said| Exception::of_engine(&said))
 }
 
-/// Runs the rewritten text; where it can't be parsed, the original says why.
+/// Runs the rewritten text; where it can't be parsed, the original says why. An original that can be parsed
+/// has inserted nothing, for it has no data.
 fn or_original(
     connection: &mut Connection,
     rewritten: &[u8],
@@ -369,7 +384,7 @@ fn or_original(
     format: &str,
 ) -> Result<engine::Answer, Exception> {
     match query(connection, rewritten, format) {
-        Err(exception) if exception.is_syntax() => query(connection, original, format),
+        Err(exception) if exception.is_syntax() => query(connection, original, format).and(Err(exception)),
         other => other,
     }
 }

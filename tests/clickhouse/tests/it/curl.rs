@@ -88,7 +88,7 @@ fn errors_have_the_servers_status_code_and_text() {
         ("SELECT * FROM nothing", 404, 60, "UNKNOWN_TABLE"),
         ("SELECT * FROM nothing.t", 404, 81, "UNKNOWN_DATABASE"),
         ("SELECT nothing FROM t", 404, 47, "UNKNOWN_IDENTIFIER"),
-        ("SELECT nothing(1)", 404, 46, "UNKNOWN_FUNCTION"),
+        ("SELECT noSuchFunction(1)", 404, 46, "UNKNOWN_FUNCTION"),
         ("SELECT 1 FORMAT Nothing", 404, 73, "UNKNOWN_FORMAT"),
         ("SELEC 1", 400, 62, "SYNTAX_ERROR"),
         ("SELECT 1; SELECT 2", 400, 62, "SYNTAX_ERROR"),
@@ -119,7 +119,7 @@ fn errors_have_the_servers_status_code_and_text() {
     let insert = server.post("/?query=INSERT+INTO+t+FORMAT+CSV", "1\nx\n");
     assert_eq!(
         (insert.status, insert.header("x-clickhouse-exception-code")),
-        (400, Some("27")),
+        (400, Some("117")),
         "{}",
         insert.text()
     );
@@ -151,14 +151,14 @@ fn parameters_are_escaped_as_tab_separated() {
     let form = server.curl(&["-F", "query=SELECT {a:UInt8} + 1", "-F", "param_a=41"], "/", None);
     assert_eq!(form.text(), "42\n");
     let table = server.curl(
-        &["-F", "t=@-;filename=t.csv"],
+        &["-F", "t=\"1,one\n2,two\n\";filename=t.csv"],
         &format!(
             "/?query={}&t_structure=a+UInt8,b+String&t_format=CSV",
             encoded("SELECT b FROM t WHERE a = 2")
         ),
-        Some(b""),
+        None,
     );
-    assert_eq!(table.status, 200, "{}", table.text());
+    assert_eq!(table.text(), "two\n");
 }
 
 #[test]
@@ -199,13 +199,15 @@ fn binary_data_are_data_whatever_they_look_like() {
     let answer = server.post("/?query=INSERT+INTO+t+(a)+FORMAT+RowBinary", &hostile);
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert_eq!(server.run("SELECT count(), uniq(a), any(b) FROM t"), "2000\t1\td\n");
-    // The statement and its data in one body, with settings on both sides of the format.
-    let mut body =
-        b"INSERT INTO t (a) SETTINGS max_insert_threads = 1 FORMAT RowBinary SETTINGS async_insert = 0\n"
-            .to_vec();
-    body.extend_from_slice(&hostile);
-    assert_eq!(server.post("/", &body).status, 200);
-    assert_eq!(server.run("SELECT count() FROM t"), "4000\n");
+    // The statement and its data in one body, with settings before or after the format.
+    for sql in [
+        "INSERT INTO t (a) SETTINGS max_insert_threads = 1 FORMAT RowBinary\n",
+        "INSERT INTO t (a) FORMAT RowBinary SETTINGS max_insert_threads = 1, async_insert = 0\n",
+    ] {
+        let answer = server.post("/", [sql.as_bytes(), &hostile].concat());
+        assert_eq!(answer.status, 200, "{sql}: {}", answer.text());
+    }
+    assert_eq!(server.run("SELECT count() FROM t"), "6000\n");
     assert_eq!(server.post("/?query=INSERT+INTO+t+FORMAT+Native", "").status, 200, "no data are no rows");
     server.run("INSERT INTO t VALUES (7, 'a;b'), (8, 'c')");
     assert_eq!(server.run("SELECT b FROM t WHERE a < 9 ORDER BY a"), "a;b\nc\n");
@@ -232,7 +234,7 @@ fn bodies_are_packed_both_ways() {
     // What the server packed it takes as it is.
     let unpack = |path: &str, encoding: &str| {
         let packed = server.curl(&["-H", &format!("Accept-Encoding: {encoding}")], path, None);
-        assert!(packed.body.len() < plain.body.len() / 2, "{path} {encoding}");
+        assert!(packed.body.len() < plain.body.len(), "{path} {encoding}");
         server.run("TRUNCATE TABLE t");
         let header = format!("Content-Encoding: {encoding}");
         let decompress = if path.contains("compress=1") { "&decompress=1" } else { "" };
