@@ -65,6 +65,7 @@ pub fn serve(
         let query_id = request.query_id.clone().unwrap_or_else(|| server.new_id());
         outlet.header("x-clickhouse-query-id", &query_id);
         outlet.header("x-clickhouse-timezone", &server.timezone);
+        outlet.header("x-clickhouse-summary", &summary(&engine::Answer::default(), begun.elapsed()));
         let mut query = Query { server, request, query_id, begun, outlet: &mut outlet, cancel };
         query.run(source)
     });
@@ -102,7 +103,11 @@ impl Query<'_> {
         };
         let place = self.enter(text)?;
         self.outlet.stop = place.stop();
-        let session = self.request.session.take();
+        // Readers can change nothing that a session would keep.
+        let session = self.request.session.take().filter(|_| !self.request.user.reads_only);
+        if session.is_some() && self.takes_readonly() && !statement::reads(&statement, &source.text) {
+            return Err(Exception::new(164, "READONLY", "default: Cannot execute query in readonly mode"));
+        }
         let kept = match &session {
             Some((key, _, check)) => self.server.sessions.acquire(key, *check)?,
             None => None,
@@ -142,6 +147,15 @@ impl Query<'_> {
             let _ = self.cancel.0.set(place.number());
         }
         Ok(place)
+    }
+
+    /// In a session, readonly mode would never end: there, a look at the statement has to do.
+    fn takes_readonly(&mut self) -> bool {
+        let settings = std::mem::take(&mut self.request.settings);
+        let (modes, settings): (Vec<_>, Vec<_>) =
+            settings.into_iter().partition(|(name, _)| name == "readonly");
+        self.request.settings = settings;
+        std::mem::take(&mut self.request.readonly) > 0 || modes.iter().any(|(_, value)| value != "0")
     }
 
     fn setting(&self, name: &str) -> Option<&str> {
@@ -260,6 +274,13 @@ impl Query<'_> {
                 let text = view.as_deref().unwrap_or(&source.text);
                 self.stream(connection, place, text, named.as_deref().unwrap_or(&default))
             }
+            Statement::Brief(named) => {
+                let format = named.unwrap_or(default);
+                let answer = query(connection, &source.text, &format)?;
+                self.name_format(&format);
+                self.outlet.write(&answer.output).map_err(|_| nobody())?;
+                Ok(answer)
+            }
             Statement::Other => self.other(connection, &source, &default),
         }
     }
@@ -321,21 +342,17 @@ impl Query<'_> {
         });
         let answer = match answer {
             // What the grammar takes without the target, or what it says of the original.
-            Err(exception) if exception.is_syntax() => {
-                let answer = query(connection, text, format)?;
-                self.outlet.write(&answer.output).map_err(|_| nobody())?;
-                return Ok(answer);
-            }
+            Err(exception) if exception.is_syntax() => query(connection, text, format),
+            _ if pumped.is_err() && self.outlet.gone() => Err(nobody()),
             other => other,
         };
-        if pumped.is_err() && self.outlet.gone() {
-            return Err(nobody());
-        }
-        if answer.is_err()
-            && let Some(plain) = plain
-        {
-            self.outlet.headers.insert("content-type", plain);
-            self.outlet.headers.remove("x-clickhouse-format");
+        match (&answer, plain) {
+            (Ok(answer), _) => self.outlet.write(&answer.output).map_err(|_| nobody())?,
+            (Err(_), Some(plain)) => {
+                self.outlet.headers.insert("content-type", plain);
+                self.outlet.headers.remove("x-clickhouse-format");
+            }
+            (Err(_), None) => {}
         }
         answer
     }
@@ -444,8 +461,7 @@ impl Before {
     fn of(connection: &mut Connection, request: &Request) -> Result<Self, Exception> {
         let names: Vec<_> = request.settings.iter().map(|(name, _)| quoted(name)).collect();
         let sql = format!(
-            "SELECT name, value FROM system.settings WHERE name IN ('readonly'{}{})",
-            if names.is_empty() { "" } else { ", " },
+            "SELECT name, value FROM system.settings WHERE has([{}]::Array(String), name)",
             names.join(", ")
         );
         let answer = query(connection, sql.as_bytes(), "JSONCompactEachRow")?;

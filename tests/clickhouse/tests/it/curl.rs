@@ -13,6 +13,8 @@ fn health_and_paths() {
     assert_eq!(answer.status, 404);
     assert!(answer.text().starts_with("There is no handle /nothing/here"), "{}", answer.text());
     assert_eq!(server.curl(&["-X", "OPTIONS"], "/", None).status, 204);
+    let bare = server.curl(&["-X", "POST"], "/?query=SELECT+1", None);
+    assert_eq!((bare.status, bare.header("x-clickhouse-exception-code")), (411, Some("381")));
     let head = server.curl(&["--head"], "/?query=SELECT+1", None);
     assert_eq!((head.status, head.header("x-clickhouse-format")), (200, Some("TabSeparated")));
 }

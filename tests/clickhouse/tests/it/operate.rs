@@ -130,6 +130,11 @@ fn sessions_keep_settings_and_temporary_tables() {
     let setting = "SELECT getSetting('max_block_size'), currentDatabase()";
     assert_eq!(session("&max_block_size=99&database=system", setting).text(), "99\tsystem\n");
     assert_eq!(session("", setting).text(), "77\tdefault\n", "the URL's hold for one request");
+    let get = server.get("/?session_id=s&query=SELECT+a+FROM+t");
+    assert_eq!(get.text(), "7\n");
+    let refused = server.get("/?session_id=s&query=DROP+TABLE+t");
+    assert_eq!(refused.header("x-clickhouse-exception-code"), Some("164"), "{}", refused.text());
+    assert_eq!(session("&query=INSERT+INTO+t+FORMAT+CSV", "8").status, 200, "and no longer");
     scope(|scope| {
         let long = scope.spawn(|| session("&query_id=long", LONG));
         wait_for(&server, "query_id = 'long'", 1);
