@@ -4,6 +4,7 @@ mod admin;
 mod auth;
 mod configuration;
 mod crash;
+mod differential;
 mod discovery;
 mod encodings;
 mod hostile;

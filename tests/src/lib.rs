@@ -1,7 +1,8 @@
 //! What Luminate's black-box tests, fault harnesses, demo and benchmarks share.
 //!
 //! A test reads: start a [`worker::Worker`], speak to it as a [`client::Client`], look at the
-//! [`http::Response`]. Everything goes through the real binary and its HTTP API.
+//! [`http::Response`]. Everything goes through the real binary and its HTTP API. The suites that run over
+//! any store get theirs from [`subjects`].
 
 pub mod bench;
 pub mod clickhouse;
@@ -13,5 +14,6 @@ pub mod http;
 pub mod ledger;
 pub mod process;
 pub mod remote_write;
+pub mod subjects;
 pub mod token;
 pub mod worker;

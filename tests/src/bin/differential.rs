@@ -1,24 +1,23 @@
-//! Random writes and questions over the engine and over the model, for as long as one likes: each seed is
-//! a fresh store, with seals, merges and restarts among the questions.
+//! Random writes and questions over stores and over the model, for as long as one likes: each seed is a fresh
+//! store, with seals, merges and restarts among the questions.
 
-use std::path::Path;
+use std::collections::BTreeMap;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::time::Duration;
+use std::time::Instant;
 
-use async_trait::async_trait;
-use clap::Parser;
-use luminate_storage::clock::ManualClock;
-use luminate_storage::contract::{Backend, Subject};
+use clap::{Parser, ValueEnum};
+use luminate_storage::contract::Backend;
 use luminate_storage::differential;
-use luminate_storage::rocksdb::engine::{Ack, Options, RocksDb};
-use luminate_storage::store::{MetricsStore, Result, StoreError};
-use tempfile::TempDir;
+use luminate_tests::subjects::{Direct, Kind, ThroughHttp};
+use tokio::runtime::Runtime;
 
-/// Compares the engine with the model.
+/// So many differences of a store are shown before it is given up.
+const MOST_DIFFERENCES: u64 = 5;
+
+/// Compares stores with the model.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Questions to ask.
+    /// Questions to ask each store.
     #[arg(long, default_value_t = 1_000_000)]
     questions: u64,
     /// The first seed; a new one if absent.
@@ -27,92 +26,125 @@ struct Arguments {
     /// Steps from one seed, questions and changes together.
     #[arg(long, default_value_t = 2_000)]
     steps: u64,
+    /// How a store is reached.
+    #[arg(long, value_enum, default_value_t = Through::Trait)]
+    through: Through,
+    /// Which stores.
+    #[arg(long, value_enum, default_value_t = Backends::Rocksdb)]
+    backend: Backends,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Through {
+    /// The storage trait.
+    Trait,
+    /// A worker's API.
+    Http,
+    /// One, then the other.
+    Both,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Backends {
+    /// The embedded engine.
+    Rocksdb,
+    /// Every one.
+    All,
+}
+
+impl Backends {
+    fn kinds(self) -> Vec<Kind> {
+        match self {
+            Self::Rocksdb | Self::All => vec![Kind::RocksDb],
+        }
+    }
+}
+
+/// A store's name, and what opens it.
+type Named = (String, Box<dyn Backend>);
+
+fn stores(arguments: &Arguments) -> Vec<Named> {
+    let mut stores: Vec<Named> = Vec::new();
+    for kind in arguments.backend.kinds() {
+        if arguments.through != Through::Http {
+            stores.push((format!("{} through the trait", kind.name()), Box::new(Direct(kind.clone()))));
+        }
+        if arguments.through != Through::Trait {
+            stores.push((format!("{} through HTTP", kind.name()), Box::new(ThroughHttp::new(kind))));
+        }
+    }
+    stores
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    let seed = arguments.seed.unwrap_or_else(|| u64::from(fastrand::u32(..)));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
-    let mut seed = arguments.seed.unwrap_or_else(|| u64::from(fastrand::u32(..)));
-    let (mut asked, mut rows) = (0, 0);
-    while asked < arguments.questions {
-        match runtime.block_on(differential::run(seed, arguments.steps, &Engine)) {
-            Ok(report) => {
-                asked += report.questions();
-                rows += report.rows;
-                println!(
-                    "seed {seed}: {asked} of {} questions, {rows} rows compared, none differ",
-                    arguments.questions
-                );
-            }
+    let tallies: Vec<_> = stores(&arguments)
+        .into_iter()
+        .map(|(name, backend)| compare(&runtime, &arguments, seed, name, &*backend))
+        .collect();
+    let summary: Vec<_> = tallies.iter().map(Tally::summary).collect();
+    println!("differential: {}", summary.join("; "));
+    if tallies.iter().all(|tally| tally.differences == 0) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// What was compared.
+#[derive(Debug, Default)]
+struct Tally {
+    name: String,
+    questions: u64,
+    rows: u64,
+    samples: u64,
+    steps: BTreeMap<&'static str, u64>,
+    differences: u64,
+}
+
+impl Tally {
+    fn add(&mut self, report: &differential::Report) {
+        self.questions += report.questions();
+        self.rows += report.rows;
+        self.samples += report.samples;
+        for (kind, count) in &report.steps {
+            *self.steps.entry(kind).or_default() += count;
+        }
+    }
+
+    fn summary(&self) -> String {
+        let Self { name, questions, rows, samples, differences, .. } = self;
+        let writes: u64 = ["write", "twins"].iter().filter_map(|kind| self.steps.get(kind)).sum();
+        format!(
+            "{name}: {writes} writes of {samples} samples, {questions} questions, {rows} rows, {differences} differences"
+        )
+    }
+}
+
+fn compare(
+    runtime: &Runtime,
+    arguments: &Arguments,
+    seed: u64,
+    name: String,
+    backend: &dyn Backend,
+) -> Tally {
+    let started = Instant::now();
+    let mut tally = Tally { name, ..Tally::default() };
+    for seed in seed.. {
+        if tally.questions >= arguments.questions || tally.differences >= MOST_DIFFERENCES {
+            break;
+        }
+        match runtime.block_on(differential::run(seed, arguments.steps, backend)) {
+            Ok(report) => tally.add(&report),
             Err(difference) => {
-                println!("{difference}");
-                return ExitCode::FAILURE;
+                println!("{}: {difference}", tally.name);
+                tally.differences += 1;
             }
         }
-        seed += 1;
+        let rate = tally.questions as f64 / started.elapsed().as_secs_f64();
+        let Tally { name, questions, rows, differences, .. } = &tally;
+        println!(
+            "{name}, seed {seed}: {questions} of {} questions ({rate:.0}/s), {rows} rows compared, {differences} differences",
+            arguments.questions
+        );
     }
-    ExitCode::SUCCESS
-}
-
-/// Opens engines in directories of their own.
-struct Engine;
-
-#[async_trait]
-impl Backend for Engine {
-    async fn open(&self, clock: Arc<ManualClock>, default_retention: i64) -> Result<Box<dyn Subject>> {
-        let directory = tempfile::tempdir().map_err(StoreError::internal)?;
-        let options = options(&directory.path().join("data"), clock, default_retention);
-        let store = Some(RocksDb::open(options.clone())?);
-        Ok(Box::new(Embedded { store, options, settled: 0, _directory: directory }))
-    }
-}
-
-/// Seals and merges happen only when they are told to, so that a seed's run is the same each time.
-fn options(path: &Path, clock: Arc<ManualClock>, default_retention: i64) -> Options {
-    Options {
-        path: path.to_owned(),
-        ack: Ack::Durable,
-        memory: 512 << 20,
-        threads: 2,
-        default_retention,
-        retention_check: Duration::from_secs(3_600),
-        seal_window: Duration::from_secs(86_400),
-        log_cap: 1 << 30,
-        clock,
-    }
-}
-
-struct Embedded {
-    /// Absent only while it is being opened again.
-    store: Option<RocksDb>,
-    options: Options,
-    settled: u32,
-    _directory: TempDir,
-}
-
-impl Embedded {
-    fn open(&self) -> &RocksDb {
-        self.store.as_ref().expect("open but during a restart")
-    }
-}
-
-#[async_trait]
-impl Subject for Embedded {
-    fn store(&self) -> &dyn MetricsStore {
-        self.open()
-    }
-
-    async fn settle(&mut self) -> Result<()> {
-        self.open().seal().await?;
-        self.settled += 1;
-        // Every third time the layers stay apart, so that questions meet several of them.
-        if self.settled.is_multiple_of(3) { self.open().merge().await } else { Ok(()) }
-    }
-
-    async fn restart(&mut self) -> Result<()> {
-        self.open().close().await?;
-        self.store = None;
-        self.store = Some(RocksDb::open(self.options.clone())?);
-        Ok(())
-    }
+    tally
 }

@@ -1,5 +1,5 @@
--- Version 1. Statements end at a line that ends in a semicolon. What stands between @ is filled in for one
--- server (nothing, or a local table under its own name) or for a cluster.
+-- Version 1. A statement ends with a semicolon at the end of a line. What stands between @ is filled in by
+-- schema.rs, for one server or for a cluster.
 
 CREATE TABLE IF NOT EXISTS @LOCAL(samples)@ @ON_CLUSTER@
 (
@@ -20,11 +20,13 @@ CREATE TABLE IF NOT EXISTS @LOCAL(series)@ @ON_CLUSTER@
     metric LowCardinality(String),
     fp UInt64 CODEC(ZSTD(1)),
     day Date32,
+    -- The tenant's generation when the row was written: a delete takes the rows of older ones only.
+    generation UInt64 CODEC(ZSTD(1)),
     dimensions Map(LowCardinality(String), String),
     pairs Array(String) MATERIALIZED arrayMap((key, value) -> concat(key, '=', value), mapKeys(dimensions), mapValues(dimensions)),
     INDEX pairs pairs TYPE bloom_filter(0.01) GRANULARITY 1
 )
-ENGINE = @ENGINE(ReplacingMergeTree)@
+ENGINE = @ENGINE(ReplacingMergeTree, generation)@
 PARTITION BY toYYYYMMDD(day)
 ORDER BY (tenant, metric, fp, day)
 SETTINGS @DURABLE@, @DEDUPLICATION@;

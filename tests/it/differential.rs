@@ -1,0 +1,102 @@
+//! The contract and random work through the API of a worker: what holds of a store holds of its HTTP layer.
+
+use luminate_storage::contract::{Mode, cases};
+use luminate_storage::differential::{self, Difference, Report};
+use luminate_tests::subjects::http::{BEYOND_HTTP, Tamper};
+use luminate_tests::subjects::{Kind, ThroughHttp};
+use tokio::runtime::Runtime;
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+}
+
+fn compare(seed: u64, steps: u64, backend: &ThroughHttp) -> Result<Report, Difference> {
+    runtime().block_on(differential::run(seed, steps, backend))
+}
+
+/// Runs every case that the API can express; the names of those that fail.
+fn broken(backend: &ThroughHttp, mode: Mode) -> Vec<&'static str> {
+    let runtime = runtime();
+    let expressible = cases().iter().filter(|case| !BEYOND_HTTP.contains(&case.name));
+    let fails = |case: &&luminate_storage::contract::Case| {
+        let backend = backend.clone();
+        let case = **case;
+        runtime.block_on(runtime.spawn(async move { case.run(&backend, mode).await })).is_err()
+    };
+    expressible.filter(fails).map(|case| case.name).collect()
+}
+
+#[test]
+fn a_worker_over_rocksdb_keeps_the_contract() {
+    for mode in [Mode::Plain, Mode::Settled, Mode::Restarted] {
+        assert_eq!(broken(&ThroughHttp::new(Kind::RocksDb), mode), [""; 0], "{mode:?}");
+    }
+}
+
+#[test]
+fn what_is_beyond_http_is_named_as_the_contract_names_it() {
+    assert!(BEYOND_HTTP.iter().all(|name| cases().iter().any(|case| case.name == *name)));
+}
+
+#[test]
+fn a_worker_over_rocksdb_answers_as_the_model() {
+    let backend = ThroughHttp::new(Kind::RocksDb);
+    let mut questions = 0;
+    for seed in 0..2 {
+        let report = compare(seed, 800, &backend).unwrap_or_else(|difference| panic!("{difference}"));
+        questions += report.questions();
+    }
+    assert!(questions > 500, "{questions}");
+}
+
+/// The last row of an answer in one object is lost.
+fn drop_a_row(path: &str, body: &mut Vec<u8>) {
+    let text = String::from_utf8_lossy(body).into_owned();
+    if path == "/api/v1/query"
+        && let Some((rows, end)) = text.split_once("],\"executionTimeMs\"")
+        && let Some((rows, _)) = rows.rsplit_once(",{\"groupKey\"")
+    {
+        *body = format!("{rows}],\"executionTimeMs\"{end}").into_bytes();
+    }
+}
+
+/// Times of whole hundreds of seconds move by a millisecond.
+fn shift_a_time(path: &str, body: &mut Vec<u8>) {
+    if path == "/api/v1/query" {
+        *body = String::from_utf8_lossy(body).replace("00000,\"", "00001,\"").into_bytes();
+    }
+}
+
+/// The last sample of a write is lost: the one before is written twice, so that the numbers are right.
+fn lose_a_sample(path: &str, body: &mut Vec<u8>) {
+    let text = String::from_utf8_lossy(body).into_owned();
+    if path == "/api/v1/write"
+        && let Some((first, _)) = text.rsplit_once(",{\"name\"")
+        && let Some((_, twice)) = first.rsplit_once("{\"name\"")
+    {
+        *body = format!("{first},{{\"name\"{twice}]}}").into_bytes();
+    }
+}
+
+/// `truncated` is never said.
+fn forget_to_truncate(path: &str, body: &mut Vec<u8>) {
+    if path == "/api/v1/query" {
+        *body =
+            String::from_utf8_lossy(body).replace("\"truncated\":true", "\"truncated\":false").into_bytes();
+    }
+}
+
+#[test]
+fn a_bug_between_store_and_client_is_found() {
+    for (name, tamper) in [
+        ("drop_a_row", Tamper::Answer(drop_a_row)),
+        ("shift_a_time", Tamper::Answer(shift_a_time)),
+        ("lose_a_sample", Tamper::Request(lose_a_sample)),
+        ("forget_to_truncate", Tamper::Answer(forget_to_truncate)),
+    ] {
+        let backend = ThroughHttp::new(Kind::RocksDb).tampered(tamper);
+        let found = (0..10).find_map(|seed| compare(seed, 400, &backend).err());
+        let found = found.unwrap_or_else(|| panic!("{name} isn't found"));
+        println!("{name}: {found}");
+    }
+}

@@ -1,0 +1,348 @@
+//! What the worker answers, read to the letter: a field that is missing, unknown or odd is an error.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use luminate_storage::model::{
+    AggregateRow, Answer, DimensionKey, DimensionLimits, Dimensions, GroupKey, QueryStats, RangeRow, RateRow,
+};
+use luminate_storage::store::{ErrorKind, Refusal, Result, StoreError};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+
+use crate::http::Response;
+
+/// The media type of rows as lines.
+pub const NDJSON: &str = "application/x-ndjson";
+
+/// An answer that isn't as the API describes it.
+fn odd(what: &str, response: &Response) -> StoreError {
+    let text: String = response.text().chars().take(2_000).collect();
+    StoreError::internal(format!("{what}: answered {} {text}", response.status))
+}
+
+/// The error that a response of another status than expected is.
+#[must_use]
+pub fn failure(response: &Response) -> StoreError {
+    let Ok(body) = serde_json::from_slice::<Value>(&response.body) else {
+        return odd("an error that isn't JSON", response);
+    };
+    let retry_after = response.header("retry-after").and_then(|seconds| seconds.parse().ok());
+    let retry_after = retry_after.map(Duration::from_secs);
+    let kind = match (response.status, body["error"]["code"].as_str(), retry_after) {
+        (504, Some("QUERY_TIMEOUT"), _) => ErrorKind::Timeout,
+        (409, Some("QUERY_CANCELLED"), _) => ErrorKind::Cancelled,
+        (422, Some("QUERY_TOO_LARGE"), _) => ErrorKind::QueryTooLarge,
+        (503, Some("OVERLOADED"), Some(retry_after)) => ErrorKind::Overloaded { retry_after },
+        (503, Some("UNAVAILABLE"), Some(retry_after)) => ErrorKind::Unavailable { retry_after },
+        _ => return odd("an error", response),
+    };
+    StoreError::new(kind, response.text())
+}
+
+/// The fields of an object, each of which must be taken.
+#[derive(Debug)]
+pub struct Fields<'a> {
+    response: &'a Response,
+    fields: Map<String, Value>,
+}
+
+impl<'a> Fields<'a> {
+    /// The object that a response of 200 is.
+    ///
+    /// # Errors
+    /// Another status, or not an object of JSON.
+    pub fn of(response: &'a Response) -> Result<Self> {
+        if response.status != 200 {
+            return Err(failure(response));
+        }
+        Self::of_any(response)
+    }
+
+    /// The object that a response of any status is.
+    ///
+    /// # Errors
+    /// Not an object of JSON.
+    pub fn of_any(response: &'a Response) -> Result<Self> {
+        if response.header("content-type") != Some("application/json") {
+            return Err(odd("not called JSON", response));
+        }
+        let fields = serde_json::from_slice(&response.body);
+        Ok(Self { response, fields: fields.map_err(|error| odd(&error.to_string(), response))? })
+    }
+
+    /// The field `name`, if it is there.
+    ///
+    /// # Errors
+    /// It is of another type.
+    pub fn optional<T: DeserializeOwned>(&mut self, name: &str) -> Result<Option<T>> {
+        let Some(value) = self.fields.remove(name) else { return Ok(None) };
+        let value = serde_json::from_value(value);
+        value.map(Some).map_err(|error| odd(&format!("{name}: {error}"), self.response))
+    }
+
+    /// The field `name`.
+    ///
+    /// # Errors
+    /// It is absent or of another type.
+    pub fn take<T: DeserializeOwned>(&mut self, name: &str) -> Result<T> {
+        self.optional(name)?.ok_or_else(|| odd(&format!("{name} is missing"), self.response))
+    }
+
+    /// Makes sure that no field is left.
+    ///
+    /// # Errors
+    /// One is.
+    pub fn end(self) -> Result<()> {
+        match self.fields.keys().next() {
+            Some(name) => Err(odd(&format!("{name} is unknown"), self.response)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What a write answered: accepted and refused samples, by their places in the request.
+#[derive(Debug, Default)]
+pub struct Written {
+    /// Samples stored.
+    pub accepted: u64,
+    /// Those refused, all of them.
+    pub refused: Vec<(usize, Refusal)>,
+    /// Whether the stored ones are durable.
+    pub durable: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Refused {
+    index: usize,
+    #[serde(rename = "metric")]
+    _metric: String,
+    code: String,
+    error: String,
+}
+
+/// The answer to a write; of a status that fits what it says.
+///
+/// # Errors
+/// An error instead of an answer, or an odd one.
+pub fn written(response: &Response) -> Result<Written> {
+    if response.status == 204 {
+        return Ok(Written { durable: true, ..Written::default() });
+    }
+    let body: Value = serde_json::from_slice(&response.body).unwrap_or_default();
+    if body["accepted"].is_null() {
+        return Err(failure(response));
+    }
+    let mut fields = Fields::of_any(response)?;
+    let (accepted, rejected): (u64, usize) = (fields.take("accepted")?, fields.take("rejected")?);
+    let errors: Vec<Refused> = fields.take("errors")?;
+    let durable = fields.optional("durable")?.unwrap_or(true);
+    let error: Option<Value> = fields.optional("error")?;
+    fields.end()?;
+    if errors.len() != rejected || error.is_some() != (response.status == 400) {
+        return Err(odd("refusals that don't add up", response));
+    }
+    let refused = errors.iter().map(|refused| Some((refused.index, refusal(refused)?)));
+    let refused: Option<Vec<_>> = refused.collect();
+    let refused = refused.ok_or_else(|| odd("a refusal that isn't a limit's", response))?;
+    Ok(Written { accepted, refused, durable })
+}
+
+fn refusal(refused: &Refused) -> Option<Refusal> {
+    if refused.code != "CARDINALITY_LIMIT" {
+        return None;
+    }
+    let limit = refused.error.split(' ').find_map(|word| word.parse().ok())?;
+    match refused.error.rsplit(' ').next()? {
+        "metrics" => Some(Refusal::MetricLimit { limit }),
+        "metric" => Some(Refusal::SeriesLimit { limit }),
+        _ => None,
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Whole<'a> {
+    query_type: String,
+    #[serde(borrow)]
+    results: Vec<&'a RawValue>,
+    #[serde(rename = "executionTimeMs")]
+    _execution_time_ms: f64,
+    points_scanned: u64,
+    series_matched: u64,
+    truncated: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LastLine {
+    summary: Summary,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Summary {
+    #[serde(rename = "executionTimeMs")]
+    _execution_time_ms: f64,
+    points_scanned: u64,
+    series_matched: u64,
+    truncated: bool,
+}
+
+/// The rows of a query's answer, each as its text, and what they cost; `kind` is the query's type.
+///
+/// # Errors
+/// An error instead of an answer, or an odd one.
+pub fn answer<Row>(
+    response: &Response,
+    kind: &str,
+    read: impl Fn(&str) -> serde_json::Result<Row>,
+) -> Result<Answer<Row>> {
+    if response.status != 200 {
+        return Err(failure(response));
+    }
+    let wrong = |error: serde_json::Error| odd(&error.to_string(), response);
+    let text = std::str::from_utf8(&response.body).map_err(|_| odd("not UTF-8", response))?;
+    let (rows, stats) = match response.header("content-type") {
+        Some("application/json") => {
+            let whole: Whole<'_> = serde_json::from_str(text).map_err(wrong)?;
+            if whole.query_type != kind {
+                return Err(odd("another type of query", response));
+            }
+            let Whole { points_scanned, series_matched, truncated, .. } = whole;
+            let rows = whole.results.iter().map(|row| row.get()).collect::<Vec<_>>();
+            (rows, QueryStats { points_scanned, series_matched, truncated })
+        }
+        Some(NDJSON) => {
+            let mut lines: Vec<&str> = text.strip_suffix('\n').unwrap_or(text).split('\n').collect();
+            let last = lines.pop().unwrap_or_default();
+            let LastLine { summary } = serde_json::from_str(last).map_err(wrong)?;
+            let Summary { points_scanned, series_matched, truncated, .. } = summary;
+            (lines, QueryStats { points_scanned, series_matched, truncated })
+        }
+        _ => return Err(odd("another type of content", response)),
+    };
+    let rows = rows.into_iter().map(read).collect::<serde_json::Result<_>>().map_err(wrong)?;
+    Ok(Answer { rows, stats })
+}
+
+/// A number as its nearest f64, which is more than serde_json promises; NaN for `null`.
+fn number(raw: &RawValue) -> serde_json::Result<f64> {
+    if raw.get() == "null" {
+        return Ok(f64::NAN);
+    }
+    raw.get().parse().map_err(|_| serde::de::Error::custom("a value that is no number"))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RangeLine<'a> {
+    timestamp: i64,
+    #[serde(borrow)]
+    value: &'a RawValue,
+    dimensions: BTreeMap<String, String>,
+}
+
+/// A raw sample.
+///
+/// # Errors
+/// It isn't one.
+pub fn range_row(text: &str) -> serde_json::Result<RangeRow> {
+    let RangeLine { timestamp, value, dimensions } = serde_json::from_str(text)?;
+    let pairs = dimensions.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+    let dimensions = Dimensions::new(pairs, &DimensionLimits::default()).map_err(serde::de::Error::custom)?;
+    Ok(RangeRow { timestamp, value: number(value)?, dimensions })
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct AggregateLine<'a> {
+    group_key: BTreeMap<String, Arc<str>>,
+    timestamp: Option<i64>,
+    #[serde(borrow)]
+    value: &'a RawValue,
+    count: u64,
+}
+
+/// An aggregate of a query that grouped by `keys`.
+///
+/// # Errors
+/// It isn't one.
+pub fn aggregate_row(text: &str, keys: &[DimensionKey]) -> serde_json::Result<AggregateRow> {
+    let AggregateLine { group_key, timestamp, value, count } = serde_json::from_str(text)?;
+    Ok(AggregateRow { group: group(group_key, keys)?, timestamp, value: number(value)?, count })
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct RateLine<'a> {
+    group_key: BTreeMap<String, Arc<str>>,
+    timestamp: i64,
+    #[serde(borrow)]
+    rate: &'a RawValue,
+}
+
+/// A rate of a query that grouped by `keys`.
+///
+/// # Errors
+/// It isn't one.
+pub fn rate_row(text: &str, keys: &[DimensionKey]) -> serde_json::Result<RateRow> {
+    let RateLine { group_key, timestamp, rate } = serde_json::from_str(text)?;
+    Ok(RateRow { group: group(group_key, keys)?, timestamp, rate: number(rate)? })
+}
+
+fn group(mut values: BTreeMap<String, Arc<str>>, keys: &[DimensionKey]) -> serde_json::Result<GroupKey> {
+    let group = keys.iter().map(|key| values.remove(key.as_str())).collect();
+    match values.keys().next() {
+        Some(key) => Err(serde::de::Error::custom(format!("nobody grouped by {key}"))),
+        None => Ok(group),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn response(status: u16, kind: &str, body: &str) -> Response {
+        let headers =
+            vec![("content-type".to_owned(), kind.to_owned()), ("retry-after".to_owned(), "2".to_owned())];
+        Response { status, headers, body: body.as_bytes().to_vec() }
+    }
+
+    #[test]
+    fn a_refusal_is_read_from_its_words() {
+        let body = r#"{"accepted":1,"rejected":2,"errors":[
+            {"index":0,"metric":"m","code":"CARDINALITY_LIMIT","error":"a new metric would pass the tenant's limit of 3 metrics"},
+            {"index":2,"metric":"m","code":"CARDINALITY_LIMIT","error":"a new series would pass the limit of 7 series per metric"}]}"#;
+        let read = written(&response(207, "application/json", body)).unwrap();
+        let expected = [(0, Refusal::MetricLimit { limit: 3 }), (2, Refusal::SeriesLimit { limit: 7 })];
+        assert_eq!((read.accepted, read.refused.as_slice(), read.durable), (1, &expected[..], true));
+        assert!(written(&response(207, "application/json", &body.replace(":2,\"err", ":3,\"err"))).is_err());
+    }
+
+    #[test]
+    fn numbers_are_read_to_the_last_bit() {
+        for value in [5e-324, 0.1 + 0.2, -0.0, f64::MAX, 9.209_123_456_789_012e-300] {
+            let text = format!(
+                "{{\"timestamp\":1,\"value\":{},\"dimensions\":{{}}}}",
+                serde_json::to_string(&value).unwrap()
+            );
+            assert_eq!(range_row(&text).unwrap().value.to_bits(), value.to_bits());
+        }
+    }
+
+    #[test]
+    fn an_error_keeps_its_kind() {
+        let of = |status, code: &str| {
+            let body = format!("{{\"error\":{{\"code\":\"{code}\",\"message\":\"m\"}}}}");
+            failure(&response(status, "application/json", &body)).kind
+        };
+        assert_eq!(of(504, "QUERY_TIMEOUT"), ErrorKind::Timeout);
+        assert_eq!(of(503, "OVERLOADED"), ErrorKind::Overloaded { retry_after: Duration::from_secs(2) });
+        assert_eq!(of(500, "OVERLOADED"), ErrorKind::Internal);
+    }
+}

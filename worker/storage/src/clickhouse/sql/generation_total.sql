@@ -1,0 +1,1 @@
+SELECT sum(changes) FROM generations

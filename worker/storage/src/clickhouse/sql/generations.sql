@@ -1,0 +1,1 @@
+SELECT tenant, sum(changes) FROM generations GROUP BY tenant

@@ -1,0 +1,1 @@
+INSERT INTO generations (tenant, changes) SELECT {tenant:String}, 1
