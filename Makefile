@@ -10,7 +10,7 @@ CARGO_FLAGS := --release --locked --workspace
 .PHONY: help run clickhouse build test test-long differential faults kill9 powercut demo bench bench-clickhouse lint fmt docs ci tools
 
 help: ## Say what there is
-	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 run: build ## Start the worker on port 8080 with its data in ./data
 	$(BIN)/luminate-worker $(ARGS)
