@@ -7,7 +7,7 @@ BIN := $(CARGO_TARGET_DIR)/release
 # The whole workspace always, so that features unify to the same dependencies in every target.
 CARGO_FLAGS := --release --locked --workspace
 
-.PHONY: help run build test test-long differential kill9 powercut demo bench lint fmt docs ci tools
+.PHONY: help run build test test-long differential faults kill9 powercut demo bench bench-clickhouse lint fmt docs ci tools
 
 help: ## Say what there is
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -24,10 +24,13 @@ test: tools ## Run every test
 	cargo build $(CARGO_FLAGS) --bins --tests
 	cargo test $(CARGO_FLAGS)
 
-test-long: differential kill9 powercut ## Run the harnesses for hours
+test-long: differential faults kill9 powercut ## Run the harnesses for hours
 
 differential: build ## Ask the engine and the model the same random questions (QUESTIONS=1000000)
 	$(BIN)/differential --questions $(or $(QUESTIONS),1000000)
+
+faults: build ## Let ClickHouse and the network fail under workers that write (PLANS=5000)
+	$(BIN)/faults --plans $(or $(PLANS),5000) $(if $(SEED),--seed $(SEED))
 
 kill9: build ## Kill a store under eight writers, again and again (CYCLES=10000)
 	$(BIN)/crash run --cycles $(or $(CYCLES),10000)
@@ -48,7 +51,7 @@ docs: tools ## Build the documentation of the code
 	@echo "open $(CARGO_TARGET_DIR)/doc/luminate_worker/index.html"
 
 # Demo and bench measure what ships: our own crates without debug assertions. Only these are rebuilt.
-demo bench: export CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS := false
+demo bench bench-clickhouse: export CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS := false
 
 demo: build ## Compare Luminate's answers with those of a real Prometheus (DURATION=120)
 	.ci/tools demo
@@ -56,6 +59,9 @@ demo: build ## Compare Luminate's answers with those of a real Prometheus (DURAT
 
 bench: build ## Measure the worker (PART=ingest,disk,series,query; RUNS=3)
 	$(BIN)/bench $(if $(PART),--part $(PART)) $(if $(RUNS),--runs $(RUNS))
+
+bench-clickhouse: build ## Measure Luminate over ClickHouse, and two other schemas (PART=schema,scale,query; RUNS=5)
+	$(BIN)/bench-clickhouse $(if $(PART),--part $(PART)) $(if $(RUNS),--runs $(RUNS))
 
 ci: ## What must pass before a change lands
 	.ci/run

@@ -220,14 +220,19 @@ section! {
         cluster: Option<String> = None,
         /// Certificates to trust, PEM (default: the system's).
         ca_file: Option<PathBuf> = None,
+        /// `durable` (default): an insert is answered once ClickHouse has synced it to its disk; `buffered`: once
+        /// ClickHouse has it, which in a cluster leaves it to the replicas. Holds for tables made from now on.
+        ack: Ack = Ack::Durable,
         /// Shortest time between the starts of two inserts (default 500ms).
         linger: Span = Span::from_millis(500),
         /// Most rows of an insert (default 1000000).
         max_batch_rows: u64 = 1_000_000,
         /// Most bytes that wait to be inserted (default 64 MB).
         max_queue_bytes: ByteSize = ByteSize(64_000_000),
-        /// Most connections (default 16).
+        /// Most queries at once; more wait (default 16).
         pool_size: u32 = 16,
+        /// Threads of a query on the server (default: what ClickHouse gives its user).
+        query_threads: Option<u32> = None,
         /// Time to connect (default 2s).
         connect_timeout: Span = Span::from_secs(2),
         /// Time of an insert (default 30s).

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use luminate_tests::crash::power::Volume;
 use luminate_tests::crash::{self, Crash, Failure, Fault, Plan, Summary};
+use luminate_tests::only_on;
 
 fn run(cycles: u32, crash: Crash, fault: Fault) -> Result<Summary, Failure> {
     let program = PathBuf::from(env!("CARGO_BIN_EXE_crash"));
@@ -27,12 +28,14 @@ fn has_volumes() -> bool {
 
 #[test]
 fn no_acked_sample_is_lost_or_doubled_by_200_kills() {
+    only_on!(RocksDb, "its log");
     let summary = run(200, Crash::Kill, Fault::None).unwrap_or_else(|failure| panic!("{failure}"));
     assert!(summary.steps > 2_000 && summary.checked > 100, "{summary}");
 }
 
 #[test]
 fn no_acked_sample_is_lost_by_50_power_cuts() {
+    only_on!(RocksDb, "its log");
     if has_volumes() {
         let summary = run(50, Crash::PowerCut, Fault::None).unwrap_or_else(|failure| panic!("{failure}"));
         assert!(summary.steps > 500, "{summary}");
@@ -41,12 +44,14 @@ fn no_acked_sample_is_lost_by_50_power_cuts() {
 
 #[test]
 fn an_ack_before_the_write_is_caught() {
+    only_on!(RocksDb, "its log");
     let failure = run(20, Crash::Kill, Fault::AckEarly).expect_err("acked batches were lost");
     assert!(failure.what.contains("acked samples lost"), "{failure}");
 }
 
 #[test]
 fn an_ack_before_the_sync_is_caught() {
+    only_on!(RocksDb, "its log");
     if has_volumes() {
         let failure = run(20, Crash::PowerCut, Fault::NoSync).expect_err("acked batches were lost");
         assert!(failure.what.contains("acked samples lost"), "{failure}");

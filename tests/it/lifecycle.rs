@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use luminate_tests::client::{now, sample};
 use luminate_tests::http::{Connection, request};
+use luminate_tests::only_on;
 use luminate_tests::worker::{Setup, Worker};
 use serde_json::{Value, json};
 
@@ -146,6 +147,7 @@ fn a_draining_worker_still_serves_and_says_that_it_is_not_ready() {
 
 #[test]
 fn a_second_worker_on_the_same_data_is_refused() {
+    only_on!(RocksDb, "its folder, which one worker has for itself");
     let worker = Worker::start();
     let setup = Setup::new()
         .with("storage.rocksdb.path", worker.data().display())
@@ -158,6 +160,7 @@ fn a_second_worker_on_the_same_data_is_refused() {
 
 #[test]
 fn a_buffered_ack_says_so() {
+    only_on!(RocksDb, "its log, which may be left to the system");
     let worker = Setup::new().with("storage.rocksdb.ack", "buffered").start();
     let answer = worker.client().write(&[sample("m", now(), 1.0, &[])]).expect(200);
     assert_eq!(answer["durable"], false);

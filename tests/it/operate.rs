@@ -1,14 +1,18 @@
 //! Probes, figures, the description, and the log.
 
 use luminate_tests::client::{now, sample};
-use luminate_tests::worker::{Setup, Worker};
+use luminate_tests::worker::{Backend, Setup, Worker};
 use serde_json::{Value, json};
 
 #[test]
 fn health_names_backend_version_and_checks() {
     let worker = Worker::start();
     let health = worker.client().get("/api/v1/health").expect(200);
-    assert_eq!((&health["status"], &health["backend"]), (&json!("healthy"), &json!("rocksdb")));
+    let backend = match Backend::of_suite() {
+        Backend::RocksDb => "rocksdb",
+        Backend::ClickHouse => "clickhouse",
+    };
+    assert_eq!((&health["status"], &health["backend"]), (&json!("healthy"), &json!(backend)));
     assert!(health["version"].is_string() && health["checks"].is_object(), "{health}");
 }
 

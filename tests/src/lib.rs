@@ -4,8 +4,12 @@
 //! [`http::Response`]. Everything goes through the real binary and its HTTP API. The suites that run over
 //! any store get theirs from [`subjects`].
 
+pub mod bench;
+pub mod clickhouse;
 pub mod client;
 pub mod crash;
+pub mod fault_proxy;
+pub mod faults;
 pub mod http;
 pub mod ledger;
 pub mod process;

@@ -13,6 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
+use crate::clickhouse::{ClickHouse, OwnDatabase};
 use crate::client::Client;
 use crate::http::Connection;
 use crate::{process, token};
@@ -26,12 +27,54 @@ const START: Duration = Duration::from_secs(60);
 /// When it isn't there.
 #[must_use]
 pub fn binary() -> PathBuf {
+    binary_named("luminate-worker")
+}
+
+/// A binary of the workspace, which `make` builds beside the tests.
+///
+/// # Panics
+/// When it isn't there.
+#[must_use]
+pub fn binary_named(name: &str) -> PathBuf {
     let own = std::env::current_exe().expect("a program knows its path");
-    let found = own.ancestors().skip(1).take(2).map(|folder| folder.join("luminate-worker"));
+    let found = own.ancestors().skip(1).take(2).map(|folder| folder.join(name));
     found
         .into_iter()
         .find(|path| path.is_file())
-        .unwrap_or_else(|| panic!("luminate-worker isn't built beside {}: run `make build`", own.display()))
+        .unwrap_or_else(|| panic!("{name} isn't built beside {}: run `make build`", own.display()))
+}
+
+/// What the workers of a suite keep their samples in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backend {
+    /// The embedded engine, in a folder of the worker's own.
+    RocksDb,
+    /// A database of its own in the server that all tests share.
+    ClickHouse,
+}
+
+impl Backend {
+    /// That of the running program: the black-box suite is built twice, and its second name says so.
+    ///
+    /// # Panics
+    /// Never: a program knows its path.
+    #[must_use]
+    pub fn of_suite() -> Self {
+        let own = std::env::current_exe().expect("a program knows its path");
+        let name = own.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with("it_clickhouse") { Self::ClickHouse } else { Self::RocksDb }
+    }
+}
+
+/// Ends a test in the suite of the other backend, and says why: `only_on!(RocksDb, "its folder")`.
+#[macro_export]
+macro_rules! only_on {
+    ($backend:ident, $about:literal) => {
+        if $crate::worker::Backend::of_suite() != $crate::worker::Backend::$backend {
+            println!("skipped: this is about {}", $about);
+            return;
+        }
+    };
 }
 
 /// How a worker is to be started.
@@ -39,6 +82,8 @@ pub fn binary() -> PathBuf {
 pub struct Setup {
     settings: Vec<(String, String)>,
     folder: Option<Arc<TempDir>>,
+    /// Dropped with the last worker that uses it.
+    _database: Option<Arc<OwnDatabase>>,
 }
 
 impl Default for Setup {
@@ -48,13 +93,37 @@ impl Default for Setup {
 }
 
 impl Setup {
-    /// The defaults but for an address of its own, a data directory of its own, and no delay before a drain.
+    /// The defaults but for an address of its own, samples of its own in the suite's backend, and no delay
+    /// before a drain.
     #[must_use]
     pub fn new() -> Self {
-        Self { settings: Vec::new(), folder: None }
+        match Backend::of_suite() {
+            Backend::RocksDb => Self::rocksdb(),
+            Backend::ClickHouse => {
+                let own = OwnDatabase::new();
+                let setup = Self::clickhouse(&ClickHouse::shared().url(), &own.name);
+                Self { _database: Some(Arc::new(own)), ..setup }
+            }
+        }
+    }
+
+    /// The same over the embedded engine, in a folder of its own.
+    #[must_use]
+    pub fn rocksdb() -> Self {
+        Self { settings: Vec::new(), folder: None, _database: None }
             .with("server.host", "127.0.0.1")
             .with("server.drain_delay", "0s")
             .with("logging.format", "json")
+    }
+
+    /// The same over a database of the server at `url`, to which it inserts as often as it may.
+    #[must_use]
+    pub fn clickhouse(url: &str, database: &str) -> Self {
+        Self::rocksdb()
+            .with("storage.backend", "clickhouse")
+            .with("storage.clickhouse.endpoints", url)
+            .with("storage.clickhouse.database", database)
+            .with("storage.clickhouse.linger", "10ms")
     }
 
     /// Sets a key of the configuration, such as `ingest.max_batch`.

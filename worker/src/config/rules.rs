@@ -120,6 +120,9 @@ fn clickhouse(settings: &ClickHouse) -> Checked {
     let queue = settings.max_queue_bytes;
     within("storage.clickhouse.max_queue_bytes", queue, ByteSize(1_000_000), ByteSize(1 << 36))?;
     within("storage.clickhouse.pool_size", settings.pool_size, 1, 1_000)?;
+    if let Some(threads) = settings.query_threads {
+        within("storage.clickhouse.query_threads", threads, 1, 1_024)?;
+    }
     let (least, most) = (Span::from_millis(10), Span::from_secs(600));
     within("storage.clickhouse.connect_timeout", settings.connect_timeout, least, most)?;
     within("storage.clickhouse.insert_timeout", settings.insert_timeout, least, most)

@@ -62,7 +62,8 @@ pub struct ProbeBody {
     )
 )]
 pub async fn health(State(state): State<AppState>) -> (StatusCode, Json<HealthBody>) {
-    let (backend, checks) = checks(&state).await;
+    let (backend, mut checks, degraded) = checks(&state).await;
+    checks.extend(degraded.into_iter().map(|(name, why)| (name, Err(why))));
     let (code, status) = Status::of(checks.iter().all(|(_, result)| result.is_ok()));
     let checks = checks.into_iter().map(|(name, result)| (name, result.err().unwrap_or_else(|| "ok".into())));
     let version = env!("CARGO_PKG_VERSION");
@@ -70,8 +71,9 @@ pub async fn health(State(state): State<AppState>) -> (StatusCode, Json<HealthBo
 }
 
 type Checks = Vec<(&'static str, Result<(), String>)>;
+type Degraded = Vec<(&'static str, String)>;
 
-async fn checks(state: &AppState) -> (&'static str, Checks) {
+async fn checks(state: &AppState) -> (&'static str, Checks, Degraded) {
     let lifecycle = match state.lifecycle.stage() {
         Stage::Serving => Ok(()),
         Stage::Starting => Err("the store is being opened".to_owned()),
@@ -79,10 +81,11 @@ async fn checks(state: &AppState) -> (&'static str, Checks) {
     };
     let mut checks = vec![("lifecycle", lifecycle)];
     let Some(store) = state.lifecycle.store() else {
-        return (backend_name(state), checks);
+        return (backend_name(state), checks, Vec::new());
     };
-    checks.extend(store.health().await.checks);
-    (store.backend(), checks)
+    let health = store.health().await;
+    checks.extend(health.checks);
+    (store.backend(), checks, health.degraded)
 }
 
 fn backend_name(state: &AppState) -> &'static str {
@@ -99,14 +102,15 @@ pub async fn live() -> (StatusCode, Json<ProbeBody>) {
     probe(true)
 }
 
-/// Whether it takes requests: the store answers and the worker isn't stopping.
+/// Whether it takes requests: the store answers and the worker isn't stopping. What is merely degraded,
+/// such as writes while ClickHouse has too many parts, leaves it ready: queries go on.
 #[utoipa::path(get, path = "/api/v1/health/ready", tag = "operate",
     responses(
         (status = 200, description = "It does", body = ProbeBody),
         (status = 503, description = "Not now", body = ProbeBody),
     ))]
 pub async fn ready(State(state): State<AppState>) -> (StatusCode, Json<ProbeBody>) {
-    let (_, checks) = checks(&state).await;
+    let (_, checks, _) = checks(&state).await;
     probe(checks.iter().all(|(_, result)| result.is_ok()))
 }
 

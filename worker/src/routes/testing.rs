@@ -285,7 +285,7 @@ impl MetricsStore for Fails {
         Ok(id == "default-1")
     }
     async fn health(&self) -> Health {
-        Health { checks: Vec::new() }
+        Health::of(Vec::new())
     }
     fn gauges(&self) -> Vec<Gauge> {
         Vec::new()

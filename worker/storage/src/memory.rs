@@ -247,7 +247,7 @@ impl MetricsStore for MemoryStore {
 
     async fn health(&self) -> Health {
         let open = if self.state.lock().closed { Err("the store is closed".to_owned()) } else { Ok(()) };
-        Health { checks: vec![("storage", open)] }
+        Health::of(vec![("storage", open)])
     }
 
     fn gauges(&self) -> Vec<Gauge> {

@@ -328,10 +328,18 @@ pub struct RunningQuery {
 pub struct Health {
     /// Each check's name and, where it fails, why (fit for a client: no internals).
     pub checks: Vec<(&'static str, std::result::Result<(), String>)>,
+    /// What doesn't work though the store serves on, such as writes on a full disk, and why.
+    pub degraded: Vec<(&'static str, String)>,
 }
 
 impl Health {
-    /// Whether every check passes.
+    /// What `checks` say, with nothing degraded.
+    #[must_use]
+    pub fn of(checks: Vec<(&'static str, std::result::Result<(), String>)>) -> Self {
+        Self { checks, degraded: Vec::new() }
+    }
+
+    /// Whether it serves: every check passes.
     #[must_use]
     pub fn healthy(&self) -> bool {
         self.checks.iter().all(|(_, result)| result.is_ok())

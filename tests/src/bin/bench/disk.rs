@@ -12,10 +12,9 @@ use luminate_storage::model::{
 };
 use luminate_storage::rocksdb::engine::{Ack, Options, RocksDb};
 use luminate_storage::store::MetricsStore;
+use luminate_tests::bench::data::{Shape, Values, dimensions};
+use luminate_tests::bench::report::{Better, Figure, Report};
 use luminate_tests::client::now;
-
-use crate::data::{Shape, Values, dimensions};
-use crate::report::{Better, Figure, Report};
 
 const SERIES: usize = 1_000;
 /// Ten seconds apart: two hours are a seal, twelve of them a day.

@@ -1,14 +1,13 @@
 //! Samples and new series per second of the worker's processor time, from the wire to a durable ack.
 
 use fastrand::Rng;
+use luminate_tests::bench::data::{JsonBody, METRICS, label_block, remote_write_body};
+use luminate_tests::bench::load::{self, Cost};
+use luminate_tests::bench::report::{Better, Figure, Report};
 use luminate_tests::client::now;
 use luminate_tests::http::request;
 use luminate_tests::remote_write::{HEADERS, compressed};
 use luminate_tests::worker::{Setup, Worker};
-
-use crate::data::{JsonBody, METRICS, label_block, remote_write_body};
-use crate::load::{self, Cost};
-use crate::report::{Better, Figure, Report};
 
 const HOSTS: usize = 4_000;
 const KNOWN: usize = HOSTS * METRICS.len();

@@ -4,17 +4,13 @@
 //! Client and server share the machine's cores, so rates are per second of processor time of the server's
 //! process, and the clients send bodies that were made before.
 
-mod data;
 mod disk;
 mod ingest;
-mod load;
 mod query;
-mod report;
 mod series;
 
 use clap::{Parser, ValueEnum};
-
-use report::Report;
+use luminate_tests::bench::report::Report;
 
 /// What can be measured by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -58,5 +54,5 @@ fn main() {
         query::measure(&mut report);
     }
     report.print();
-    report.save();
+    report.save("bench.json");
 }

@@ -3,15 +3,14 @@
 use std::time::Instant;
 
 use fastrand::Rng;
+use luminate_tests::bench::data::{Shape, Values, label_block, remote_write_body};
+use luminate_tests::bench::report::{Better, Figure, Report};
+use luminate_tests::bench::{load, median, p95};
 use luminate_tests::client::now;
 use luminate_tests::http::{Connection, request};
 use luminate_tests::remote_write::{HEADERS, compressed};
 use luminate_tests::worker::{Setup, Worker};
 use serde_json::{Value, json};
-
-use crate::data::{Shape, Values, label_block, remote_write_body};
-use crate::load;
-use crate::report::{Better, Figure, Report};
 
 const HOSTS: usize = 4_000;
 const METRIC: &str = "cpu_usage_user";
@@ -22,22 +21,6 @@ const DAY: i64 = 24 * HOUR;
 const STEPS: i64 = 60;
 const SERIES_OF_A_REQUEST: usize = 500;
 const JSON: [(&str, &str); 1] = [("content-type", "application/json")];
-
-/// The middle of `times`.
-pub fn median(times: &[f64]) -> f64 {
-    quantile(times, 0.5)
-}
-
-/// What 95 of 100 stay below.
-pub fn p95(times: &[f64]) -> f64 {
-    quantile(times, 0.95)
-}
-
-fn quantile(times: &[f64], quantile: f64) -> f64 {
-    let mut times = times.to_vec();
-    times.sort_by(f64::total_cmp);
-    times[((times.len() - 1) as f64 * quantile).round() as usize]
-}
 
 /// Measures one worker with a day of samples.
 pub fn measure(report: &mut Report) {

@@ -3,16 +3,14 @@
 use std::time::Instant;
 
 use fastrand::Rng;
+use luminate_tests::bench::data::JsonBody;
+use luminate_tests::bench::report::{Better, Figure, Report};
+use luminate_tests::bench::{load, median, p95};
 use luminate_tests::client::{Client, now, sample};
 use luminate_tests::http::{Connection, request};
 use luminate_tests::process;
 use luminate_tests::worker::{Setup, Worker};
 use serde_json::{Value, json};
-
-use crate::data::JsonBody;
-use crate::load;
-use crate::query::{median, p95};
-use crate::report::{Better, Figure, Report};
 
 const SERIES: usize = 1_000_000;
 const SAMPLES_OF_A_SERIES: i64 = 10;

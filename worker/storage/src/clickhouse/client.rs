@@ -32,6 +32,16 @@ pub const SHORT: Duration = Duration::from_secs(10);
 /// How long a statement that changes tables or takes rows out of them may take.
 pub const SCHEMA: Duration = Duration::from_secs(120);
 
+/// How statements run in a cluster: a series lies on one shard with all its samples, so subqueries and joins
+/// stay there; an insert returns when a quorum has it, and a question reads what a quorum had.
+const IN_A_CLUSTER: [(&str, &str); 5] = [
+    ("distributed_product_mode", "local"),
+    ("distributed_foreground_insert", "1"),
+    ("insert_quorum", "auto"),
+    ("insert_quorum_parallel", "0"),
+    ("select_sequential_consistency", "1"),
+];
+
 /// The database that the backend lives in, reachable over one or several endpoints.
 #[derive(Clone)]
 pub struct Database {
@@ -191,7 +201,7 @@ impl Statement {
         self
     }
 
-    /// Runs it in no database: to create ours.
+    /// Runs it outside our database, which may not exist yet.
     pub fn outside(mut self) -> Self {
         self.nowhere = true;
         self
@@ -238,7 +248,7 @@ impl Statement {
 
     fn dressed(&self, client: &Client) -> Query {
         let query = match self.nowhere {
-            true => client.clone().with_database("default").query_raw(&self.sql),
+            true => client.clone().with_database("system").query_raw(&self.sql),
             false => client.query_raw(&self.sql),
         };
         self.dress.iter().fold(query, |query, dress| dress(query))
@@ -285,6 +295,11 @@ fn client(url: &str, options: &Options, tls: ClientConfig) -> Client {
         .with_url(url)
         .with_database(options.database.as_str())
         .with_product_info("luminate", env!("CARGO_PKG_VERSION"));
+    if options.cluster.is_some() {
+        for (name, value) in IN_A_CLUSTER {
+            client = client.with_setting(name, value);
+        }
+    }
     if let Some(username) = &options.username {
         client = client.with_user(username.as_str());
     }

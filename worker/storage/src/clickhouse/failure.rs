@@ -20,6 +20,8 @@ pub enum Cause {
     TimedOut,
     /// The answer isn't what was asked for.
     Malformed,
+    /// The tables are of a version that this program doesn't know.
+    NewerSchema,
 }
 
 /// A statement that failed.
@@ -45,6 +47,8 @@ pub mod code {
     pub const TABLE_ALREADY_EXISTS: u32 = 57;
     /// UNKNOWN_TABLE.
     pub const UNKNOWN_TABLE: u32 = 60;
+    /// SYNTAX_ERROR.
+    pub const SYNTAX_ERROR: u32 = 62;
     /// UNKNOWN_DATABASE.
     pub const UNKNOWN_DATABASE: u32 = 81;
     /// TOO_MANY_ROWS.
@@ -143,7 +147,7 @@ impl Failure {
                     | code::NETWORK_ERROR
                     | code::SOCKET_TIMEOUT
             ),
-            Cause::TimedOut | Cause::Malformed => false,
+            Cause::TimedOut | Cause::Malformed | Cause::NewerSchema => false,
         }
     }
 
@@ -153,6 +157,7 @@ impl Failure {
         let Cause::Exception(code) = self.cause else {
             return match self.cause {
                 Cause::Malformed => ErrorKind::Internal,
+                Cause::NewerSchema => ErrorKind::Unavailable { retry_after: MENDED },
                 _ => ErrorKind::Unavailable { retry_after: AWAY },
             };
         };
@@ -200,6 +205,7 @@ impl Failure {
             return match self.cause {
                 Cause::Unreachable => Some("ClickHouse can't be reached: see storage.clickhouse.endpoints"),
                 Cause::Broken | Cause::TimedOut => Some("ClickHouse doesn't answer"),
+                Cause::NewerSchema => Some("ClickHouse's tables are of a newer version: use a newer worker"),
                 _ => Some("what answers is no ClickHouse: see storage.clickhouse.endpoints"),
             };
         };

@@ -129,7 +129,7 @@ pub fn quoted(text: &str, quote: char) -> String {
 /// Brings the database to [`VERSION`], creating it where it is missing.
 ///
 /// # Errors
-/// What the server says; `Malformed` for a database of a version that this program doesn't know.
+/// What the server says; `NewerSchema` for tables of a version that this program doesn't know.
 pub async fn migrate(database: &Database, options: &Options) -> Answered<()> {
     // 1. Where it is. IO. Whoever may only read and write needs no other right than that.
     let found = version(database).await?;
@@ -142,7 +142,7 @@ pub async fn migrate(database: &Database, options: &Options) -> Answered<()> {
              it needs a newer worker",
             database.name()
         );
-        return Err(Failure::new(Cause::Malformed, message));
+        return Err(Failure::new(Cause::NewerSchema, message));
     }
     // 2. The database, and the table of versions. IO.
     let dialect = dialect(database, options).await?;

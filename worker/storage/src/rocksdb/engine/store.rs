@@ -486,7 +486,7 @@ impl MetricsStore for RocksDb {
             true => Err("the store is closing".to_owned()),
             false => Ok(()),
         };
-        Health { checks: vec![("open", open), ("log", log), ("seal", seal)] }
+        Health::of(vec![("open", open), ("log", log), ("seal", seal)])
     }
 
     fn gauges(&self) -> Vec<Gauge> {

@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
+use crate::remote_write::Label;
 use fastrand::Rng;
-use luminate_tests::remote_write::Label;
 use prost::Message;
 
 /// The metrics of a machine.

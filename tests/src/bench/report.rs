@@ -1,7 +1,5 @@
 //! Figures beside what they should be.
 
-use std::path::PathBuf;
-
 use serde_json::{Value, json};
 
 /// Which side of a goal is the good one.
@@ -92,9 +90,13 @@ impl Report {
         }
     }
 
-    /// Keeps them beside the build, with those of parts measured before.
-    pub fn save(&self) {
-        let path = file();
+    /// Keeps them in a file beside the build, with those of parts measured before.
+    ///
+    /// # Panics
+    /// When the build's directory isn't writable.
+    pub fn save(&self, file: &str) {
+        let own = std::env::current_exe().expect("a program knows its path");
+        let path = own.with_file_name(file);
         let before = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
         let mut figures: Vec<Value> = before
             .and_then(|value| value["figures"].as_array().cloned())
@@ -113,11 +115,6 @@ impl Report {
     }
 }
 
-fn file() -> PathBuf {
-    let own = std::env::current_exe().expect("a program knows its path");
-    own.with_file_name("bench.json")
-}
-
 fn processor() -> String {
     let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let named = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
@@ -126,7 +123,8 @@ fn processor() -> String {
 }
 
 /// A number in three or four significant digits.
-fn short(value: f64) -> String {
+#[must_use]
+pub fn short(value: f64) -> String {
     match value.abs() {
         size if size >= 1e6 => format!("{:.2} M", value / 1e6),
         size if size >= 1e4 => format!("{:.0} K", value / 1e3),

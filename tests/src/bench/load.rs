@@ -4,10 +4,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::http::{Connection, request};
+use crate::process;
+use crate::worker::Worker;
 use hdrhistogram::Histogram;
-use luminate_tests::http::{Connection, request};
-use luminate_tests::process;
-use luminate_tests::worker::Worker;
 
 /// What a load cost.
 #[derive(Debug)]

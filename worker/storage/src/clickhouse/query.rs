@@ -1,0 +1,149 @@
+//! Questions about samples: one statement each, its text in a file of `sql/`, every value bound.
+//!
+//! # How an answer comes about
+//! - **Which samples**: a tenant's metric between two times, of the series that the filters choose: series
+//!   are looked up in `series` by their `key=value` pairs, samples by the series' fingerprints.
+//! - **The last write wins** by `FINAL`, within a day's partition, since a sample's key holds its time.
+//! - **Groups**: samples become numbers by series first; only then do series get the names that they are
+//!   grouped by. Percentiles aren't made of numbers by series, so there each value gets a name.
+//! - **What it cost** comes as one more row: series with a sample in range, and samples read, surveyed
+//!   in the same statement. Where there are more of them than may be read, the survey is all that is done.
+//!
+//! What has expired is left out by the bounds in time that are bound.
+
+mod ask;
+mod cells;
+mod explain;
+mod range;
+mod text;
+
+use std::sync::Arc;
+
+use clickhouse::Row;
+use serde::Deserialize;
+
+use super::client::{Database, Statement};
+use super::schema::Dialect;
+use crate::model::{DimensionKey, MetricName, Selector, Tenant, TimeRange};
+use crate::store::{Deleted, Result, Retention};
+
+pub use cells::{aggregate, rate};
+pub use explain::explain;
+pub use range::range;
+pub use text::Text;
+pub(super) use explain::estimate;
+
+const DAY: i64 = 86_400_000;
+/// The first and the last millisecond that the column of times can hold: 1900 to 2299, and less of it for safety.
+const TIMES: (i64, i64) = (-2_208_900_000_000, 10_400_000_000_000);
+
+/// What a tenant may see of what there is.
+#[derive(Debug, Clone)]
+pub struct Visible {
+    /// The time now, in Unix milliseconds.
+    pub now: i64,
+    /// How long samples live.
+    pub retention: Arc<Retention>,
+}
+
+impl Visible {
+    /// The first time of `metric` that can be seen.
+    #[must_use]
+    pub fn floor(&self, metric: &MetricName) -> i64 {
+        self.now.saturating_sub(self.retention.of(metric))
+    }
+}
+
+/// Who asks, and what they may see.
+#[derive(Debug, Clone)]
+pub struct Reader<'a> {
+    /// Where.
+    pub database: &'a Database,
+    /// How statements are written for it.
+    pub dialect: &'a Dialect,
+    /// Threads of a query on the server; the server's choice without.
+    pub threads: Option<usize>,
+    /// Who asks.
+    pub tenant: &'a Tenant,
+    /// What they may see.
+    pub visible: Visible,
+}
+
+/// The day of `time`, in days since the epoch.
+pub(super) fn day_of(time: i64) -> i32 {
+    let day = time.clamp(TIMES.0, TIMES.1).div_euclid(DAY);
+    i32::try_from(day).unwrap_or_default()
+}
+
+/// Which samples a statement reads.
+#[derive(Debug, Clone, Copy)]
+struct Selected<'a> {
+    selector: &'a Selector,
+    /// The first time that is read.
+    from: i64,
+    /// The first time that counts: what is read before it carries in.
+    start: i64,
+    /// The first time after.
+    end: i64,
+}
+
+impl Reader<'_> {
+    /// What a question about `range` reads, beginning `carried` milliseconds earlier.
+    fn selected<'q>(&self, selector: &'q Selector, range: &TimeRange, carried: i64) -> Selected<'q> {
+        let floor = self.visible.floor(&selector.metric).max(TIMES.0);
+        let start = range.start().max(floor);
+        let from = range.start().saturating_sub(carried).max(floor);
+        Selected { selector, from, start, end: range.end().min(TIMES.1) }
+    }
+
+    /// A statement of `text`, with what is selected bound.
+    fn statement(&self, text: String, selected: &Selected<'_>) -> Statement {
+        let filters = &selected.selector.filters;
+        let pairs: Vec<String> = filters.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let statement = self
+            .database
+            .statement(text)
+            .param("tenant", self.tenant.as_str().to_owned())
+            .param("metric", selected.selector.metric.as_str().to_owned())
+            .param("from", selected.from)
+            .param("start", selected.start)
+            .param("end", selected.end)
+            .param("first_day", day_of(selected.from))
+            .param("last_day", day_of(selected.end.saturating_sub(1)))
+            // A subquery about series runs on the shard that holds them: their samples lie there too.
+            .setting("distributed_product_mode", "local")
+            // A sample's key holds its time, so no two days hold the same.
+            .setting("do_not_merge_across_partitions_select_final", 1);
+        if pairs.is_empty() { statement } else { statement.param("pairs", pairs) }
+    }
+}
+
+/// The keys that a statement groups by, as a parameter.
+fn names_of(keys: &[DimensionKey]) -> Vec<String> {
+    keys.iter().map(|key| key.as_str().to_owned()).collect()
+}
+
+/// One row more than an answer may have: it tells whether the answer was cut.
+pub(super) fn one_more(limit: usize) -> u64 {
+    u64::from(u32::try_from(limit).unwrap_or(u32::MAX)) + 1
+}
+
+#[derive(Debug, Row, Deserialize)]
+struct Counted {
+    series: u64,
+    samples: u64,
+}
+
+/// How many samples of `metric` can be seen before `before`, and of how many series: what a delete takes.
+///
+/// # Errors
+/// `Unavailable`, `Internal`.
+pub async fn count_before(reader: &Reader<'_>, metric: &MetricName, before: Option<i64>) -> Result<Deleted> {
+    let selector = Selector { metric: metric.clone(), filters: Vec::new() };
+    let Some(range) = TimeRange::new(i64::MIN, before.unwrap_or(i64::MAX)) else {
+        return Ok(Deleted { series: 0, samples: 0 });
+    };
+    let text = Text::default().fill(include_str!("sql/count_before.sql"));
+    let counted: Counted = reader.statement(text, &reader.selected(&selector, &range, 0)).row().await?;
+    Ok(Deleted { series: counted.series, samples: counted.samples })
+}

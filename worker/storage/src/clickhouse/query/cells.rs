@@ -1,0 +1,124 @@
+//! One number per group and bucket: aggregates and rates.
+
+use std::sync::Arc;
+
+use clickhouse::Row;
+use serde::Deserialize;
+
+use super::{Reader, Selected, Text, names_of, one_more};
+use crate::model::{
+    AggregateQuery, AggregateRow, Aggregation, Answer, DimensionKey, GroupKey, QueryStats, RateQuery, RateRow,
+};
+use crate::store::{QueryContext, Result};
+
+/// A cell; or, `of_all`, in `samples` the series with a sample in range, and the samples read.
+#[derive(Debug, Row, Deserialize)]
+struct CellRow {
+    of_all: bool,
+    names: Vec<String>,
+    bucket: i64,
+    value: f64,
+    samples: u64,
+    scanned: u64,
+}
+
+impl CellRow {
+    /// The group's key: a name is never empty, so an empty one is absent.
+    fn group(&self) -> GroupKey {
+        self.names.iter().map(|name| (!name.is_empty()).then(|| Arc::from(name.as_str()))).collect()
+    }
+}
+
+/// What cells are asked for, apart from what they are made of.
+struct Cells<'a> {
+    text: String,
+    selected: Selected<'a>,
+    keys: &'a [DimensionKey],
+    interval: Option<i64>,
+    max_gap: Option<i64>,
+    limit: usize,
+}
+
+/// One value per group and bucket, ordered by group, then time.
+///
+/// # Errors
+/// `Timeout`, `Cancelled`, `QueryTooLarge`, `Corrupt`, `Unavailable`, `Internal`.
+pub async fn aggregate(
+    reader: &Reader<'_>,
+    query: &AggregateQuery,
+    context: &QueryContext,
+) -> Result<Answer<AggregateRow>> {
+    let text = Text {
+        grouped: !query.group_by.is_empty(),
+        bucketed: query.interval.is_some(),
+        aggregation: Some(query.aggregation),
+        ..Text::of(&query.selector)
+    };
+    let file = match query.aggregation {
+        Aggregation::P50 | Aggregation::P95 | Aggregation::P99 => include_str!("../sql/quantile.sql"),
+        Aggregation::Integral => include_str!("../sql/integral.sql"),
+        _ => include_str!("../sql/aggregate.sql"),
+    };
+    let cells = Cells {
+        text: text.fill(file),
+        selected: reader.selected(&query.selector, &query.range, 0),
+        keys: &query.group_by,
+        interval: query.interval,
+        max_gap: query.max_gap,
+        limit: query.limit,
+    };
+    let row = |cell: CellRow| AggregateRow {
+        group: cell.group(),
+        timestamp: query.interval.map(|_| cell.bucket),
+        value: cell.value,
+        count: cell.samples,
+    };
+    cells.ask(reader, context, row).await
+}
+
+/// Increase per second per group and bucket, ordered by group, then time.
+///
+/// # Errors
+/// As [`aggregate`].
+pub async fn rate(
+    reader: &Reader<'_>,
+    query: &RateQuery,
+    context: &QueryContext,
+) -> Result<Answer<RateRow>> {
+    let text =
+        Text { grouped: !query.group_by.is_empty(), bucketed: true, ..Text::of(&query.selector) };
+    let cells = Cells {
+        text: text.fill(include_str!("../sql/rate.sql")),
+        selected: reader.selected(&query.selector, &query.range, query.interval),
+        keys: &query.group_by,
+        interval: Some(query.interval),
+        max_gap: None,
+        limit: query.limit,
+    };
+    let row = |cell: CellRow| RateRow { group: cell.group(), timestamp: cell.bucket, rate: cell.value };
+    cells.ask(reader, context, row).await
+}
+
+impl Cells<'_> {
+    async fn ask<R>(
+        self,
+        reader: &Reader<'_>,
+        context: &QueryContext,
+        row: impl Fn(CellRow) -> R,
+    ) -> Result<Answer<R>> {
+        let statement = reader
+            .statement(self.text, &self.selected)
+            .param("keys", names_of(self.keys))
+            .param("interval", self.interval.unwrap_or(1))
+            .param("max_gap", self.max_gap.unwrap_or(i64::MAX))
+            .param("rows", one_more(self.limit));
+        let mut cells: Vec<CellRow> = reader.ask(statement, context).await?;
+        let survey = cells.iter().position(|cell| cell.of_all).map(|at| cells.remove(at));
+        let (series_matched, points_scanned) = survey.map_or((0, 0), |row| (row.samples, row.scanned));
+        context.check(points_scanned)?;
+        let truncated = cells.len() > self.limit;
+        cells.truncate(self.limit);
+        let stats = QueryStats { points_scanned, series_matched, truncated };
+        Ok(Answer { rows: cells.into_iter().map(row).collect(), stats })
+    }
+}

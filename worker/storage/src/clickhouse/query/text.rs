@@ -1,0 +1,129 @@
+//! A statement's text, made of files: what stands between `@` is another file, or one of the words below.
+
+use std::borrow::Cow;
+
+use crate::model::{Aggregation, Selector};
+
+/// What varies in the text of a statement; whatever a user says is bound instead.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Text {
+    /// Whether series are filtered.
+    pub filtered: bool,
+    /// Whether there are groups.
+    pub grouped: bool,
+    /// Whether there are buckets.
+    pub bucketed: bool,
+    /// What is made of the samples, where it is an aggregate.
+    pub aggregation: Option<Aggregation>,
+}
+
+impl Text {
+    /// The text of a question about `selector`.
+    #[must_use]
+    pub fn of(selector: &Selector) -> Self {
+        Self { filtered: !selector.filters.is_empty(), ..Self::default() }
+    }
+
+    /// `text` with what stands between `@` filled in.
+    #[must_use]
+    pub fn fill(&self, text: &str) -> String {
+        let mut filled = String::with_capacity(2 * text.len());
+        for (at, part) in text.split('@').enumerate() {
+            if at % 2 == 0 { filled.push_str(part) } else { filled.push_str(&self.word(part)) }
+        }
+        filled
+    }
+
+    fn word(&self, word: &str) -> Cow<'static, str> {
+        match word {
+            "SURVEY" => self.fill(include_str!("../sql/survey.sql")).into(),
+            "SAMPLES" => self.fill(include_str!("../sql/samples.sql")).into(),
+            "SELECTED" => self.fill(include_str!("../sql/selected.sql")).into(),
+            "PRESENT" => self.fill(include_str!("../sql/present.sql")).into(),
+            "NAMED" if self.grouped => self.fill(include_str!("../sql/named.sql")).into(),
+            "CHOSEN" if self.filtered => self.fill(include_str!("../sql/chosen.sql")).into(),
+            "FILTERS" if self.filtered => "AND hasAll(pairs, {pairs:Array(String)})".into(),
+            "LIVING" => include_str!("../sql/living.sql").into(),
+            "GROUP" if self.grouped => "names".into(),
+            "GROUP" => "CAST([], 'Array(String)')".into(),
+            // Without groups, samples needn't become numbers by series.
+            "SERIES" if self.grouped => "fp,".into(),
+            "NAMED" | "CHOSEN" | "FILTERS" | "SERIES" => "".into(),
+            _ => self.bucket_word(word).into(),
+        }
+    }
+
+    /// What depends on whether there are buckets; without them there is one, called 0.
+    fn bucket_word(&self, word: &str) -> &'static str {
+        match (word, self.bucketed) {
+            ("BUCKET", true) => "time - positiveModulo(time, {interval:Int64})",
+            ("BUCKETS", true) => {
+                "range(if(joined, before - positiveModulo(before, {interval:Int64}), own), \
+                 own + {interval:Int64}, {interval:Int64})"
+            }
+            ("LEFT", true) => "greatest(before, bucket)",
+            ("RIGHT", true) => "least(time, bucket + {interval:Int64})",
+            ("BUCKET", false) => "toInt64(0)",
+            ("BUCKETS", false) => "[toInt64(0)]",
+            ("LEFT", false) => "before",
+            ("RIGHT", false) => "time",
+            _ => self.aggregate_word(word),
+        }
+    }
+
+    /// What depends on the aggregation: `PART` of a series' samples, `WHOLE` of a group's parts.
+    fn aggregate_word(&self, word: &str) -> &'static str {
+        match (word, self.aggregation) {
+            ("PART", Some(Aggregation::Avg | Aggregation::Sum)) => "sum(v)",
+            ("PART", Some(Aggregation::Min)) => "min(v)",
+            ("PART", Some(Aggregation::Max)) => "max(v)",
+            ("PART", _) => "count()",
+            ("WHOLE", Some(Aggregation::Avg)) => "sum(part) / sum(n)",
+            ("WHOLE", Some(Aggregation::Sum)) => "sum(part)",
+            ("WHOLE", Some(Aggregation::Min)) => "min(part)",
+            ("WHOLE", Some(Aggregation::Max)) => "max(part)",
+            ("WHOLE", _) => "toFloat64(sum(n))",
+            ("LEVEL", Some(Aggregation::P95)) => "0.95",
+            ("LEVEL", Some(Aggregation::P99)) => "0.99",
+            ("LEVEL", _) => "0.5",
+            _ => "",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_word_is_known() {
+        let files = [
+            include_str!("../sql/range.sql"),
+            include_str!("../sql/aggregate.sql"),
+            include_str!("../sql/quantile.sql"),
+            include_str!("../sql/integral.sql"),
+            include_str!("../sql/rate.sql"),
+        ];
+        for aggregation in Aggregation::ALL {
+            for at in 0..8 {
+                let text = Text {
+                    filtered: at & 1 > 0,
+                    grouped: at & 2 > 0,
+                    bucketed: at & 4 > 0,
+                    aggregation: Some(aggregation),
+                };
+                for file in files {
+                    let filled = text.fill(file);
+                    assert!(!filled.contains('@'), "{filled}");
+                    assert_eq!(filled.matches('(').count(), filled.matches(')').count(), "{filled}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_asked_for_is_not_in_the_text() {
+        let plain = Text::default().fill(include_str!("../sql/aggregate.sql"));
+        assert!(!plain.contains("pairs") && !plain.contains("JOIN") && !plain.contains("interval"));
+    }
+}

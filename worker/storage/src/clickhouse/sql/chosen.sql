@@ -1,0 +1,1 @@
+AND fp IN (SELECT fp FROM series WHERE @PRESENT@)

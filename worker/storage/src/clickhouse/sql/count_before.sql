@@ -1,0 +1,1 @@
+SELECT uniqExact(fp) AS series, count() AS samples FROM samples FINAL WHERE @SELECTED@

@@ -1,0 +1,1 @@
+SELECT uniqExact(fp) FROM series WHERE @PRESENT@

@@ -1,0 +1,1 @@
+KILL QUERY @ON_CLUSTER@ WHERE startsWith(query_id, {prefix:String}) ASYNC

@@ -1,0 +1,1 @@
+SELECT toString(metric) AS name FROM series WHERE @LIVING@ AND startsWith(metric, {prefix:String}) GROUP BY name

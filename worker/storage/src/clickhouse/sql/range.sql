@@ -1,0 +1,21 @@
+-- The first row tells of all samples, the others are the answer's. What shares its time with the last of the
+-- first samples comes along, since its series decides its place.
+WITH @SURVEY@ AS survey
+SELECT
+    true AS of_all, toInt64(0) AS time, toFloat64(0) AS value,
+    CAST([], 'Array(Tuple(String, String))') AS pairs, survey.1 AS series, survey.2 AS scanned
+UNION ALL
+SELECT
+    false, time, v,
+    CAST(arrayZip(mapKeys(dimensions), mapValues(dimensions)), 'Array(Tuple(String, String))') AS named_pairs,
+    0, 0
+FROM
+(
+    SELECT fp, time, v FROM @SAMPLES@ AS latest ORDER BY time LIMIT {rows:UInt64} WITH TIES
+) AS first
+INNER JOIN
+(
+    SELECT fp, any(dimensions) AS dimensions FROM series WHERE @PRESENT@ GROUP BY fp
+) AS named USING (fp)
+ORDER BY time, named_pairs
+LIMIT {rows:UInt64}

@@ -1,0 +1,7 @@
+-- Series with a sample since the start (what is read before it carries in), and samples to be read. Samples
+-- that were written twice and aren't merged yet count twice: they are read.
+(
+    SELECT (uniqExactIf(fp, ts >= fromUnixTimestamp64Milli({start:Int64}, 'UTC')), count())
+    FROM samples
+    WHERE @SELECTED@
+)

@@ -1,0 +1,1 @@
+SELECT count() AS samples FROM samples WHERE tenant = {tenant:String}

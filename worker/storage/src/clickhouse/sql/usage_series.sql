@@ -1,0 +1,1 @@
+SELECT uniqExact(metric) AS metrics, uniqExact(metric, fp) AS series FROM series WHERE @LIVING@
