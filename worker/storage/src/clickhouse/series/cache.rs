@@ -273,7 +273,8 @@ pub struct Pending {
     series: Mutex<HashMap<u64, MetricName>>,
     /// Told when series leave.
     left: Notify,
-    /// Whether one left without being known to be there: then nobody knows what the tenant has.
+    /// Whether one left without being known to be there, or came without being counted: then nobody knows
+    /// what the tenant has.
     doubtful: AtomicBool,
 }
 
@@ -303,7 +304,12 @@ impl Pending {
         }
     }
 
-    /// Whether a series has left in doubt since the last call.
+    /// Says that what is counted no longer holds.
+    pub fn doubt(&self) {
+        self.doubtful.store(true, Ordering::Release);
+    }
+
+    /// Whether there was a doubt since the last call.
     pub fn take_doubt(&self) -> bool {
         self.doubtful.swap(false, Ordering::AcqRel)
     }
@@ -314,7 +320,7 @@ impl Pending {
         }
         // The doubt first: whoever finds a series gone must see it.
         if !stored {
-            self.doubtful.store(true, Ordering::Release);
+            self.doubt();
         }
         let mut series = self.series.lock();
         for fp in prints {

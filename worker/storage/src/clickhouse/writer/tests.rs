@@ -346,6 +346,20 @@ async fn a_new_worker_learns_from_the_tables_what_is_there() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_written_without_limits_counts_where_there_are_some() {
+    let bench = Bench::new(|_| ()).await;
+    let limits = SeriesLimits { max_metrics: 2, max_series_per_metric: 2 };
+    let within = async |rows: &[(&str, i64, f64)]| {
+        bench.writer.write(&bench.tenant, bench.batch(limits, rows)).await.unwrap().refused
+    };
+    assert_eq!(within(&[("m{k=a}", 0, 1.0)]).await, []);
+    bench.write(&[("m{k=b}", 0, 1.0), ("n", 0, 1.0)]).await.unwrap();
+    let refused = [(0, Refusal::SeriesLimit { limit: 2 }), (1, Refusal::MetricLimit { limit: 2 })];
+    assert_eq!(within(&[("m{k=c}", 0, 1.0), ("o", 0, 1.0), ("n{k=a}", 0, 1.0)]).await, refused);
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn batches_at_once_never_pass_a_limit() {
     let bench = Arc::new(Bench::new(|_| ()).await);
     let limits = SeriesLimits { max_metrics: 2, max_series_per_metric: 10 };
