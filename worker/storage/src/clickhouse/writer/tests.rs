@@ -400,12 +400,11 @@ async fn a_batch_may_have_more_days_and_rows_than_an_insert() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_large_block_is_one_part_a_day() {
     let bench = Bench::new(|options| options.max_batch_rows = 500_000).await;
-    bench.ask::<u8>("SELECT 1").await;
-    bench.database.statement("SYSTEM STOP MERGES").execute().await.unwrap();
+    bench.database.statement("SYSTEM STOP MERGES samples").execute().await.unwrap();
     let rows: Vec<_> = (0..300_000).map(|at: i64| ("m", at - 1_000, at as f64)).collect();
     bench.write(&rows).await.unwrap();
     assert_eq!((bench.count("samples").await, bench.parts("samples").await), (300_000, 2));
-    bench.database.statement("SYSTEM START MERGES").execute().await.unwrap();
+    bench.database.statement("SYSTEM START MERGES samples").execute().await.unwrap();
     bench.end().await;
 }
 
