@@ -55,7 +55,6 @@ pub async fn aggregate(
         ..Text::of(&query.selector)
     };
     let file = match query.aggregation {
-        Aggregation::P50 | Aggregation::P95 | Aggregation::P99 => include_str!("../sql/quantile.sql"),
         Aggregation::Integral => include_str!("../sql/integral.sql"),
         _ => include_str!("../sql/aggregate.sql"),
     };
