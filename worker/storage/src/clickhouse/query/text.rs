@@ -2,13 +2,25 @@
 
 use std::borrow::Cow;
 
-use crate::model::{Aggregation, Selector};
+use crate::model::Aggregation;
+
+/// Which of a metric's series a statement reads.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Chosen {
+    /// All of them.
+    #[default]
+    All,
+    /// Those that the filters choose.
+    Filtered,
+    /// Few, which are bound by their fingerprints.
+    Few,
+}
 
 /// What varies in the text of a statement; whatever a user says is bound instead.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Text {
-    /// Whether series are filtered.
-    pub filtered: bool,
+    /// Which series.
+    pub chosen: Chosen,
     /// Whether there are groups.
     pub grouped: bool,
     /// Whether there are buckets.
@@ -18,12 +30,6 @@ pub struct Text {
 }
 
 impl Text {
-    /// The text of a question about `selector`.
-    #[must_use]
-    pub fn of(selector: &Selector) -> Self {
-        Self { filtered: !selector.filters.is_empty(), ..Self::default() }
-    }
-
     /// `text` with what stands between `@` filled in.
     #[must_use]
     pub fn fill(&self, text: &str) -> String {
@@ -35,18 +41,24 @@ impl Text {
     }
 
     fn word(&self, word: &str) -> Cow<'static, str> {
+        let few = self.chosen == Chosen::Few;
         match word {
             "SURVEY_ROW" => self.fill(include_str!("../sql/survey_row.sql")).into(),
+            "SURVEY" if few => self.fill(include_str!("../sql/survey_few.sql")).into(),
             "SURVEY" => self.fill(include_str!("../sql/survey.sql")).into(),
+            "SAMPLES" if few => self.fill(include_str!("../sql/samples_few.sql")).into(),
             "SAMPLES" => self.fill(include_str!("../sql/samples.sql")).into(),
+            "CHOSEN" | "FILTERS" if few => "AND fp IN {fps:Array(UInt64)}".into(),
             "LINES" => self.fill(include_str!("../sql/lines.sql")).into(),
             "SELECTED" => self.fill(include_str!("../sql/selected.sql")).into(),
             "PRESENT" => self.fill(include_str!("../sql/present.sql")).into(),
             "NAMES" => self.fill(include_str!("../sql/names.sql")).into(),
             "GROUPED" if self.grouped => self.fill(include_str!("../sql/grouped.sql")).into(),
             "NAMED" if self.grouped => self.fill(include_str!("../sql/named.sql")).into(),
-            "CHOSEN" if self.filtered => self.fill(include_str!("../sql/chosen.sql")).into(),
-            "FILTERS" if self.filtered => "AND hasAll(pairs, {pairs:Array(String)})".into(),
+            "CHOSEN" if self.chosen == Chosen::Filtered => {
+                self.fill(include_str!("../sql/chosen.sql")).into()
+            }
+            "FILTERS" if self.chosen == Chosen::Filtered => "AND hasAll(pairs, {pairs:Array(String)})".into(),
             "LIVING" => include_str!("../sql/living.sql").into(),
             "GROUP" if self.grouped => "names".into(),
             "GROUP" => "CAST([], 'Array(String)')".into(),
@@ -104,11 +116,11 @@ mod tests {
             include_str!("../sql/rate.sql"),
         ];
         for aggregation in Aggregation::ALL {
-            for at in 0..8 {
+            for at in 0..12 {
                 let text = Text {
-                    filtered: at & 1 > 0,
-                    grouped: at & 2 > 0,
-                    bucketed: at & 4 > 0,
+                    chosen: [Chosen::All, Chosen::Filtered, Chosen::Few][at / 4],
+                    grouped: at & 1 > 0,
+                    bucketed: at & 2 > 0,
                     aggregation: Some(aggregation),
                 };
                 for file in files {
