@@ -4,8 +4,8 @@
 //! - **Which series**: looked up in `series` by their `key=value` pairs. Few are bound by their fingerprints, many
 //!   are looked up again in the statement that reads their samples; so are all of a metric.
 //! - **The last write wins** by `FINAL`, within a day's partition, since a sample's key holds its time. For many
-//!   series a survey of the same parts says first whether there can be two writes of one sample at all:
-//!   seldom, and to read without `FINAL` takes a third of the time.
+//!   series on one server a survey of the same parts says first whether there can be two writes of one sample
+//!   at all: seldom, and to read without `FINAL` takes a third of the time.
 //! - **Groups**: series get the numbers of their groups, samples are gathered by those and by bucket, and what
 //!   comes out gets the groups' names. Rates and integrals go through a series' samples in order first.
 //! - **What it cost** comes as one more row: series with a sample in range, and samples read, surveyed
@@ -115,14 +115,18 @@ impl Reader<'_> {
         mut selected: Selected<'q>,
         context: &QueryContext,
     ) -> Result<Option<Selected<'q>>> {
-        let text = Text { chosen: selected.chosen, ..Text::default() };
-        let text = text.fill(include_str!("sql/chosen_series.sql"));
+        let text = self.text(&selected).fill(include_str!("sql/chosen_series.sql"));
         let statement = self.statement(text, &selected).param("fews", FEW + 1);
         let fps: Vec<u64> = self.ask(statement, context).await?.into_iter().next().unwrap_or_default();
         if fps.len() as u64 <= FEW {
             (selected.chosen, selected.fps) = (Chosen::Few, fps);
         }
         Ok((selected.chosen != Chosen::Few || !selected.fps.is_empty()).then_some(selected))
+    }
+
+    /// The text about what is selected, without groups or buckets.
+    fn text(&self, selected: &Selected<'_>) -> Text {
+        Text { chosen: selected.chosen, distributed: self.dialect.cluster.is_some(), ..Text::default() }
     }
 
     /// A statement of `text`, with what is selected bound.
@@ -142,7 +146,10 @@ impl Reader<'_> {
             // A subquery about series runs on the shard that holds them: their samples lie there too.
             .setting("distributed_product_mode", "local")
             // A sample's key holds its time, so no two days hold the same.
-            .setting("do_not_merge_across_partitions_select_final", 1);
+            .setting("do_not_merge_across_partitions_select_final", 1)
+            // The survey and what it decides see the same parts of the table; without it one answer in seven
+            // counted samples twice that were being written again.
+            .setting("enable_shared_storage_snapshot_in_query", 1);
         match selected.chosen {
             Chosen::All => statement,
             Chosen::Filtered => statement.param("pairs", pairs),

@@ -106,7 +106,8 @@ impl Cells<'_> {
         let Some(selected) = reader.looked_up(self.selected, context).await? else {
             return Ok(Answer { rows: Vec::new(), stats: QueryStats::default() });
         };
-        let text = Text { chosen: selected.chosen, ..self.text };
+        let Text { chosen, distributed, .. } = reader.text(&selected);
+        let text = Text { chosen, distributed, ..self.text };
         let statement = reader
             .statement(text.fill(self.file), &selected)
             .param("keys", names_of(self.keys))

@@ -32,7 +32,7 @@ pub async fn range(
     let Some(selected) = reader.looked_up(selected, context).await? else {
         return Ok(Answer { rows: Vec::new(), stats: QueryStats::default() });
     };
-    let text = Text { chosen: selected.chosen, ..Text::default() }.fill(include_str!("../sql/range.sql"));
+    let text = reader.text(&selected).fill(include_str!("../sql/range.sql"));
     let statement = reader.statement(text, &selected).param("rows", one_more(query.limit));
     let rows: Vec<SampleRow> = reader.ask(statement, context).await?;
     let mut stats = QueryStats::default();

@@ -21,6 +21,8 @@ pub enum Chosen {
 pub struct Text {
     /// Which series.
     pub chosen: Chosen,
+    /// Whether samples lie on several servers: what one part of a statement sees there, another needn't.
+    pub distributed: bool,
     /// Whether there are groups.
     pub grouped: bool,
     /// Whether there are buckets.
@@ -42,12 +44,13 @@ impl Text {
 
     fn word(&self, word: &str) -> Cow<'static, str> {
         let few = self.chosen == Chosen::Few;
+        let final_always = few || self.distributed;
         match word {
             "SURVEY_ROW" => self.fill(include_str!("../sql/survey_row.sql")).into(),
-            "SURVEY" if few => self.fill(include_str!("../sql/survey_few.sql")).into(),
-            "SURVEY" => self.fill(include_str!("../sql/survey.sql")).into(),
-            "SAMPLES" if few => self.fill(include_str!("../sql/samples_few.sql")).into(),
-            "SAMPLES" => self.fill(include_str!("../sql/samples.sql")).into(),
+            "SURVEY" if final_always => self.fill(include_str!("../sql/survey.sql")).into(),
+            "SURVEY" => self.fill(include_str!("../sql/survey_overlaps.sql")).into(),
+            "SAMPLES" if final_always => self.fill(include_str!("../sql/samples.sql")).into(),
+            "SAMPLES" => self.fill(include_str!("../sql/samples_overlaps.sql")).into(),
             "CHOSEN" | "FILTERS" if few => "AND fp IN {fps:Array(UInt64)}".into(),
             "LINES" => self.fill(include_str!("../sql/lines.sql")).into(),
             "SELECTED" => self.fill(include_str!("../sql/selected.sql")).into(),
@@ -116,9 +119,10 @@ mod tests {
             include_str!("../sql/rate.sql"),
         ];
         for aggregation in Aggregation::ALL {
-            for at in 0..12 {
+            for at in 0..24 {
                 let text = Text {
-                    chosen: [Chosen::All, Chosen::Filtered, Chosen::Few][at / 4],
+                    chosen: [Chosen::All, Chosen::Filtered, Chosen::Few][at / 8],
+                    distributed: at & 4 > 0,
                     grouped: at & 1 > 0,
                     bucketed: at & 2 > 0,
                     aggregation: Some(aggregation),

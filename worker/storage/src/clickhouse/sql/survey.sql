@@ -1,20 +1,7 @@
--- Of what is selected: series with a sample since the start (what is read before it carries in), samples, and
--- series of which two parts of the table hold overlapping spans of time. Only there can a sample have been
--- written twice and not be merged yet: within one part each is there once.
+-- Of what is selected: series with a sample since the start (what is read before it carries in), and samples.
+-- Ones that were written twice and aren't merged yet count twice: they are read.
 (
-    SELECT (countIf(last >= fromUnixTimestamp64Milli({start:Int64}, 'UTC')), sum(count), countIf(overlapping))
-    FROM
-    (
-        SELECT
-            fp, sum(samples) AS count, max(newest) AS last, arraySort(groupArray((oldest, newest))) AS spans,
-            arrayExists((one, next) -> one.2 >= next.1, arrayPopBack(spans), arrayPopFront(spans)) AS overlapping
-        FROM
-        (
-            SELECT fp, _part_index AS part, count() AS samples, min(ts) AS oldest, max(ts) AS newest
-            FROM samples
-            WHERE @SELECTED@
-            GROUP BY fp, part
-        )
-        GROUP BY fp
-    )
+    SELECT (uniqExactIf(fp, ts >= fromUnixTimestamp64Milli({start:Int64}, 'UTC')), count())
+    FROM samples
+    WHERE @SELECTED@
 )
