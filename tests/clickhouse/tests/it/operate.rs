@@ -124,12 +124,14 @@ fn queries_run_at_the_same_time_up_to_a_limit() {
 fn sessions_keep_settings_and_temporary_tables() {
     let server = Server::start();
     let session = |parameters: &str, sql: &str| server.post(&format!("/?session_id=s{parameters}"), sql);
-    assert_eq!(session("", "CREATE TEMPORARY TABLE t (a UInt8)").status, 200);
+    let first = session("&max_block_size=55&database=system", "CREATE TEMPORARY TABLE t (a UInt8)");
+    assert_eq!(first.status, 200, "{}", first.text());
+    let setting = "SELECT getSetting('max_block_size'), currentDatabase()";
+    assert_eq!(session("", setting).text(), "65409\tdefault\n", "also of the first request");
     assert_eq!(session("&query=INSERT+INTO+t+FORMAT+CSV", "7").status, 200);
     assert_eq!(session("", "SELECT a FROM t").text(), "7\n");
     assert_eq!(server.post("/", "SELECT a FROM t").status, 404, "nobody else's");
     session("", "SET max_block_size = 77");
-    let setting = "SELECT getSetting('max_block_size'), currentDatabase()";
     assert_eq!(session("&max_block_size=99&database=system", setting).text(), "99\tsystem\n");
     assert_eq!(session("", setting).text(), "77\tdefault\n", "the URL's hold for one request");
     let get = server.get("/?session_id=s&query=SELECT+a+FROM+t");
