@@ -525,7 +525,7 @@ impl MetricsStore for HttpStore {
             Ok(response) => Err(response.text()),
             Err(error) => Err(error.to_string()),
         };
-        Health { checks: vec![("worker", check)] }
+        Health { checks: vec![("worker", check)], degraded: Vec::new() }
     }
 
     fn gauges(&self) -> Vec<Gauge> {
