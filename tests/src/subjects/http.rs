@@ -242,7 +242,7 @@ impl Serving {
             if ask().is_ok_and(|answer| answer.status == 200) {
                 return Ok(());
             }
-            thread::sleep(Duration::from_millis(1));
+            thread::sleep(Duration::from_millis(3));
         }
         self.stop()?;
         Err(StoreError::internal("the worker isn't ready in time"))

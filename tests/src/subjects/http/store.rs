@@ -220,7 +220,8 @@ impl HttpStore {
         if !list.prefix.is_empty() {
             path.push_str(&format!("&prefix={}", percent(&list.prefix)));
         }
-        if let Some(after) = &list.after {
+        // Every name comes after the empty one, which no page ends with.
+        if let Some(after) = list.after.as_ref().filter(|after| !after.is_empty()) {
             path.push_str(&format!("&cursor={}", cursor(after)));
         }
         let response = self.get(tenant, path)?;
@@ -525,7 +526,7 @@ impl MetricsStore for HttpStore {
             Ok(response) => Err(response.text()),
             Err(error) => Err(error.to_string()),
         };
-        Health { checks: vec![("worker", check)], degraded: Vec::new() }
+        Health::of(vec![("worker", check)])
     }
 
     fn gauges(&self) -> Vec<Gauge> {

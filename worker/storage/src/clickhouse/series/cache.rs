@@ -319,13 +319,15 @@ impl Pending {
 pub struct Created {
     series: Arc<TenantSeries>,
     prints: Vec<u64>,
+    /// Whether there may be others, which were created without being counted.
+    uncounted: bool,
 }
 
 impl Created {
     /// None yet.
     #[must_use]
     pub fn new(series: Arc<TenantSeries>) -> Self {
-        Self { series, prints: Vec::new() }
+        Self { series, prints: Vec::new(), uncounted: false }
     }
 
     /// Adds one.
@@ -334,14 +336,27 @@ impl Created {
         self.prints.push(fp);
     }
 
+    /// Series may be created that nobody counts, for lack of a limit: what was counted holds no longer.
+    pub fn add_uncounted(&mut self) {
+        self.uncounted = true;
+    }
+
+    fn doubt(&self) {
+        if self.uncounted {
+            self.series.pending.doubtful.store(true, Ordering::Release);
+        }
+    }
+
     /// All are in ClickHouse.
     pub fn stored(&mut self) {
+        self.doubt();
         self.series.pending.remove(&std::mem::take(&mut self.prints), true);
     }
 }
 
 impl Drop for Created {
     fn drop(&mut self) {
+        self.doubt();
         self.series.pending.remove(&self.prints, false);
     }
 }
