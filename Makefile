@@ -7,13 +7,17 @@ BIN := $(CARGO_TARGET_DIR)/release
 # The whole workspace always, so that features unify to the same dependencies in every target.
 CARGO_FLAGS := --release --locked --workspace
 
-.PHONY: help run build test test-long differential faults kill9 powercut demo bench bench-clickhouse lint fmt docs ci tools
+.PHONY: help run clickhouse build test test-long differential faults kill9 powercut demo bench bench-clickhouse lint fmt docs ci tools
 
 help: ## Say what there is
-	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 run: build ## Start the worker on port 8080 with its data in ./data
 	$(BIN)/luminate-worker $(ARGS)
+
+clickhouse: build ## Start ClickHouse's HTTP interface over its engine on port 8123 (DATA=./clickhouse-data, ARGS=)
+	.ci/tools clickhouse
+	$(BIN)/clickhouse --path $(or $(DATA),clickhouse-data) $(ARGS)
 
 build: tools ## Build the worker and the tools
 	cargo build $(CARGO_FLAGS) --bins
@@ -21,6 +25,7 @@ build: tools ## Build the worker and the tools
 # The binaries first, with the tests' own features: so the worker that they start is this one, and
 # nothing is compiled twice.
 test: tools ## Run every test
+	.ci/tools clickhouse
 	cargo build $(CARGO_FLAGS) --bins --tests
 	cargo test $(CARGO_FLAGS)
 

@@ -37,10 +37,21 @@ impl ClickHouse {
     /// When its binary isn't built, or it doesn't start.
     #[must_use]
     pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// Starts a server with arguments of its own, such as a password.
+    ///
+    /// # Panics
+    /// As [`ClickHouse::start`].
+    #[must_use]
+    pub fn start_with(arguments: &[&str]) -> Self {
         let own = tempfile::Builder::new().prefix("luminate-clickhouse-").tempdir();
         let own = own.expect("a temporary directory");
         let folder = own.path().to_owned();
-        Self::launch(&folder, 0, Command::new(binary_named("clickhouse")), Some(own))
+        let mut command = Command::new(binary_named("clickhouse"));
+        command.args(arguments);
+        Self::launch(&folder, 0, command, Some(own))
     }
 
     /// The server that all tests of this process share: each costs a second and 100 MB. Use
@@ -242,5 +253,42 @@ impl Drop for OwnDatabase {
         // A test that never started a worker has none; one that failed has other worries.
         let sql = format!("DROP DATABASE IF EXISTS {} SYNC", self.name);
         let _gone = ClickHouse::shared().send(&[], sql.as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_keeps_its_data_and_its_address_over_kills_and_restarts() {
+        let mut server = ClickHouse::start();
+        server.execute("CREATE DATABASE own");
+        server.execute("CREATE TABLE own.numbers (number UInt64) ENGINE = MergeTree ORDER BY number");
+        let address = server.address();
+        for rounds in 1..3 {
+            server.execute("INSERT INTO own.numbers SELECT * FROM numbers(10)");
+            if rounds == 1 {
+                server.kill()
+            } else {
+                server.stop()
+            }
+            assert!(Connection::open(address).is_err(), "nobody listens");
+            server.start_again();
+            assert_eq!(server.address(), address);
+            assert_eq!(server.number("SELECT count() FROM own.numbers"), f64::from(rounds * 10));
+        }
+        let refused = server.send(&[], b"SELECT nonsense").unwrap();
+        assert!(refused.status >= 400 && refused.text().contains("Code: 47"), "{}", refused.text());
+    }
+
+    #[test]
+    fn parameters_stand_in_the_address() {
+        let bytes = post(&[("query", "INSERT INTO t FORMAT Native"), ("x", "a&b=c")], b"rows");
+        let text = String::from_utf8(bytes).unwrap();
+        assert!(
+            text.starts_with("POST /?query=INSERT%20INTO%20t%20FORMAT%20Native&x=a%26b%3Dc HTTP/1.1"),
+            "{text}"
+        );
     }
 }

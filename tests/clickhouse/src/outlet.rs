@@ -6,12 +6,15 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame};
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 
 use crate::compression::{Encoding, Packer};
 use crate::exception::Exception;
@@ -20,6 +23,11 @@ use crate::exception::Exception;
 pub const BUFFER: usize = 1 << 20;
 /// Pieces under way to the client.
 const UNDER_WAY: usize = 2;
+
+/// How long the server waits for a client to take more: its `http_send_timeout`.
+const SLOW: Duration = Duration::from_secs(30);
+/// How often it looks whether the query was killed meanwhile.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// A body: what is there, and what still comes.
 pub struct Answer {
@@ -68,6 +76,20 @@ impl Body for Answer {
     }
 }
 
+/// Gives a piece to the client; says whether it was taken.
+async fn taken(rest: &mpsc::Sender<io::Result<Bytes>>, piece: io::Result<Bytes>, stop: &AtomicBool) -> bool {
+    let mut looks = 0;
+    loop {
+        match timeout(LOOK, rest.reserve()).await {
+            Ok(Ok(place)) => break place.send(piece),
+            Ok(Err(_)) => return false,
+            Err(_) if stop.load(Relaxed) || looks * LOOK > SLOW => return false,
+            Err(_) => looks += 1,
+        }
+    }
+    true
+}
+
 /// An answer that is being made.
 pub struct Outlet {
     head: Option<oneshot::Sender<Response<Answer>>>,
@@ -81,10 +103,13 @@ pub struct Outlet {
     packer: Option<Packer>,
     limit: usize,
     gone: bool,
+    /// Set when the query is killed.
+    pub stop: Arc<AtomicBool>,
+    runtime: Handle,
 }
 
 impl Outlet {
-    /// One for a client who waits for the head.
+    /// One for a client who waits for the head. Made on a thread of the runtime, used on any other.
     #[must_use]
     pub fn new(
         head: oneshot::Sender<Response<Answer>>,
@@ -103,6 +128,8 @@ impl Outlet {
             packer: None,
             limit: BUFFER,
             gone: false,
+            stop: Arc::default(),
+            runtime: Handle::current(),
         }
     }
 
@@ -183,7 +210,7 @@ impl Outlet {
 
     fn send(&mut self, piece: io::Result<Bytes>) -> io::Result<()> {
         let sent = match &self.rest {
-            Some(rest) if !self.gone => rest.blocking_send(piece).is_ok(),
+            Some(rest) if !self.gone => self.runtime.block_on(taken(rest, piece, &self.stop)),
             _ => false,
         };
         self.gone |= !sent;

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -46,16 +47,37 @@ pub struct Processes {
 #[derive(Default)]
 struct Running {
     last: u64,
-    queries: BTreeMap<u64, Process>,
+    queries: BTreeMap<u64, Entry>,
+}
+
+/// A query, and whether it is to end.
+struct Entry {
+    process: Process,
+    stop: Arc<AtomicBool>,
+}
+
+impl Running {
+    fn holds(&self, query_id: &str, user: &str) -> Option<u64> {
+        let mut queries = self.queries.iter();
+        let found = queries.find(|(_, one)| one.process.query_id == query_id && one.process.user == user);
+        found.map(|(number, _)| *number)
+    }
 }
 
 /// A query's place in the list, until it is dropped.
 pub struct Place {
     processes: Arc<Processes>,
     number: u64,
+    stop: Arc<AtomicBool>,
 }
 
 impl Place {
+    /// Set when the query is to end: what waits for its client waits no longer.
+    #[must_use]
+    pub fn stop(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.stop)
+    }
+
     /// The mark that the query runs with.
     #[must_use]
     pub fn mark(&self) -> String {
@@ -83,18 +105,15 @@ impl Processes {
     pub fn enter(self: &Arc<Self>, mut process: Process) -> Result<Place, Exception> {
         process.text.truncate(process.text.floor_char_boundary(TEXT));
         let mut running = self.running.lock();
-        if running
-            .queries
-            .values()
-            .any(|other| other.query_id == process.query_id && other.user == process.user)
-        {
+        if running.holds(&process.query_id, &process.user).is_some() {
             let message = format!("Query with id = {} is already running", process.query_id);
             return Err(Exception::new(216, "QUERY_WITH_SAME_ID_IS_ALREADY_RUNNING", message));
         }
         running.last += 1;
         let number = running.last;
-        running.queries.insert(number, process);
-        Ok(Place { processes: Arc::clone(self), number })
+        let stop = Arc::<AtomicBool>::default();
+        running.queries.insert(number, Entry { process, stop: Arc::clone(&stop) });
+        Ok(Place { processes: Arc::clone(self), number, stop })
     }
 
     /// How many run.
@@ -106,9 +125,7 @@ impl Processes {
     /// The number of a user's query.
     #[must_use]
     pub fn number_of(&self, query_id: &str, user: &str) -> Option<u64> {
-        let running = self.running.lock();
-        let mut queries = running.queries.iter();
-        queries.find(|(_, one)| one.query_id == query_id && one.user == user).map(|(number, _)| *number)
+        self.running.lock().holds(query_id, user)
     }
 
     fn runs(&self, number: u64) -> bool {
@@ -139,7 +156,7 @@ impl Processes {
         let running = self.running.lock();
         let list = |of: &dyn Fn(u64, &Process) -> String| {
             let items: Vec<_> =
-                running.queries.iter().map(|(number, one)| quoted(&of(*number, one))).collect();
+                running.queries.iter().map(|(number, one)| quoted(&of(*number, &one.process))).collect();
             format!("[{}]", items.join(", "))
         };
         let marks = list(&|number, _| format!("{MARK}{number}"));
@@ -160,7 +177,8 @@ impl Processes {
             view,
             "(SELECT * REPLACE ({id} AS query_id, {id} AS initial_query_id, {user} AS user, {user} AS initial_user, \
              {text} AS query, toUInt8(2) AS interface, mapFilter((k, v) -> v != '' AND k NOT IN ('implicit_select', \
-             'allow_introspection_functions', 'serialize_query_plan', 'storage_file_read_method'), \
+             'allow_introspection_functions', 'serialize_query_plan', 'storage_file_read_method', \
+             'output_format_parallel_formatting'), \
              mapUpdate(Settings, map('log_comment', {comment}))) AS Settings) \
              FROM (SELECT *, Settings['log_comment'] AS _mark FROM system.processes) \
              WHERE NOT startsWith(_mark, '{MARK}') OR has({marks}, _mark))"
@@ -171,6 +189,13 @@ impl Processes {
     /// Cancels a query that runs, whatever it does now.
     pub fn cancel(&self, engine: &Engine, number: u64) {
         let Ok(mut connection) = engine.connect() else { return };
+        self.cancel_through(&mut connection, number);
+    }
+
+    fn cancel_through(&self, connection: &mut Connection, number: u64) {
+        if let Some(entry) = self.running.lock().queries.get(&number) {
+            entry.stop.store(true, Relaxed);
+        }
         let _ = connection.execute(&kill_statement(number));
     }
 
@@ -214,7 +239,7 @@ impl Processes {
         found.retain(|one| !reads_only || one.user == user);
         if !kill.test {
             for one in &found {
-                let _ = connection.execute(&kill_statement(one.number));
+                self.cancel_through(connection, one.number);
             }
         }
         let rows: Vec<_> = found.iter().map(|one| one.row(self.outcome(kill, one.number))).collect();

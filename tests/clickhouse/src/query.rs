@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -25,6 +26,12 @@ use crate::statement::{self, Statement};
 
 /// How long `replace_running_query=1` waits for the other.
 const REPLACE: Duration = Duration::from_secs(5);
+/// A server's defaults where the engine has those of a local client. Formatting on several threads costs small
+/// answers as much as the query.
+const OWN: &str =
+    ", implicit_select = 0, allow_introspection_functions = 0, output_format_parallel_formatting = 0";
+/// How often a query is cancelled whose answer nobody takes.
+const AGAIN: Duration = Duration::from_millis(50);
 /// What the engine says of an answer that nobody takes any more.
 const NOBODY: &str = "Nobody reads the answer";
 
@@ -59,6 +66,7 @@ pub fn serve(
         let query_id = request.query_id.clone().unwrap_or_else(|| server.new_id());
         outlet.header("x-clickhouse-query-id", &query_id);
         outlet.header("x-clickhouse-timezone", &server.timezone);
+        outlet.header("x-clickhouse-summary", &summary(&engine::Answer::default(), begun.elapsed()));
         let mut query = Query { server, request, query_id, begun, outlet: &mut outlet, cancel };
         query.run(source)
     });
@@ -95,7 +103,12 @@ impl Query<'_> {
             _ => Some(self.server.permit()?),
         };
         let place = self.enter(text)?;
-        let session = self.request.session.take();
+        self.outlet.stop = place.stop();
+        // Readers can change nothing that a session would keep.
+        let session = self.request.session.take().filter(|_| !self.request.user.reads_only);
+        if session.is_some() && self.takes_readonly() && !statement::reads(&statement, &source.text) {
+            return Err(Exception::new(164, "READONLY", "default: Cannot execute query in readonly mode"));
+        }
         let kept = match &session {
             Some((key, _, check)) => self.server.sessions.acquire(key, *check)?,
             None => None,
@@ -135,6 +148,15 @@ impl Query<'_> {
             let _ = self.cancel.0.set(place.number());
         }
         Ok(place)
+    }
+
+    /// In a session, readonly mode would never end: there, a look at the statement has to do.
+    fn takes_readonly(&mut self) -> bool {
+        let settings = std::mem::take(&mut self.request.settings);
+        let (modes, settings): (Vec<_>, Vec<_>) =
+            settings.into_iter().partition(|(name, _)| name == "readonly");
+        self.request.settings = settings;
+        std::mem::take(&mut self.request.readonly) > 0 || modes.iter().any(|(_, value)| value != "0")
     }
 
     fn setting(&self, name: &str) -> Option<&str> {
@@ -177,7 +199,7 @@ impl Query<'_> {
         let request = &self.request;
         let mut own = format!("SET log_comment = '{mark}'");
         if fresh {
-            own += ", implicit_select = 0, allow_introspection_functions = 0";
+            own += OWN;
         }
         if request.readonly > 0 {
             own += &format!(", readonly = {}", request.readonly);
@@ -246,12 +268,19 @@ impl Query<'_> {
                 let reads_only = self.request.readonly > 0;
                 let answer =
                     self.server.processes.kill(connection, &kill, &user.name, reads_only, place.number())?;
-                self.stream(connection, &answer, kill.format.as_deref().unwrap_or(&default))
+                self.stream(connection, place, &answer, kill.format.as_deref().unwrap_or(&default))
             }
             Statement::Query(named) => {
                 let view = statement::replace_processes(&source.text, || self.server.processes.view());
                 let text = view.as_deref().unwrap_or(&source.text);
-                self.stream(connection, text, named.as_deref().unwrap_or(&default))
+                self.stream(connection, place, text, named.as_deref().unwrap_or(&default))
+            }
+            Statement::Brief(named) => {
+                let format = named.unwrap_or(default);
+                let answer = query(connection, &source.text, &format)?;
+                self.name_format(&format);
+                self.outlet.write(&answer.output).map_err(|_| nobody())?;
+                Ok(answer)
             }
             Statement::Other => {
                 if self.server.in_a_cluster
@@ -293,6 +322,7 @@ impl Query<'_> {
     fn stream(
         &mut self,
         connection: &mut Connection,
+        place: &Place,
         text: &[u8],
         format: &str,
     ) -> Result<engine::Answer, Exception> {
@@ -301,30 +331,36 @@ impl Query<'_> {
         let (reader, writer) = io::pipe().map_err(|error| broken(&error))?;
         let _ = fcntl(&writer, FcntlArg::F_SETPIPE_SZ(1 << 20));
         let into = statement::into_file(text, &path(&writer));
-        let outlet = &mut *self.outlet;
+        let (outlet, processes, engine) = (&mut *self.outlet, &self.server.processes, &self.server.engine);
+        let ended = AtomicBool::new(false);
         let (answer, pumped) = thread::scope(|scope| {
-            let pump = scope.spawn(move || outlet.pump(reader));
+            let pump = scope.spawn(|| {
+                let pumped = outlet.pump(reader);
+                // The engine makes an answer to its end even where it can't write it any more.
+                while pumped.is_err() && !ended.load(Relaxed) {
+                    processes.cancel(engine, place.number());
+                    thread::sleep(AGAIN);
+                }
+                pumped
+            });
             let answer = query(connection, &into, format);
+            ended.store(true, Relaxed);
             drop(writer);
             (answer, pump.join().unwrap_or(Ok(())))
         });
         let answer = match answer {
             // What the grammar takes without the target, or what it says of the original.
-            Err(exception) if exception.is_syntax() => {
-                let answer = query(connection, text, format)?;
-                self.outlet.write(&answer.output).map_err(|_| nobody())?;
-                return Ok(answer);
-            }
+            Err(exception) if exception.is_syntax() => query(connection, text, format),
+            _ if pumped.is_err() && self.outlet.gone() => Err(nobody()),
             other => other,
         };
-        if pumped.is_err() && self.outlet.gone() {
-            return Err(nobody());
-        }
-        if answer.is_err()
-            && let Some(plain) = plain
-        {
-            self.outlet.headers.insert("content-type", plain);
-            self.outlet.headers.remove("x-clickhouse-format");
+        match (&answer, plain) {
+            (Ok(answer), _) => self.outlet.write(&answer.output).map_err(|_| nobody())?,
+            (Err(_), Some(plain)) => {
+                self.outlet.headers.insert("content-type", plain);
+                self.outlet.headers.remove("x-clickhouse-format");
+            }
+            (Err(_), None) => {}
         }
         answer
     }
@@ -364,7 +400,8 @@ fn query(connection: &mut Connection, text: &[u8], format: &str) -> Result<engin
     connection.query(text, format).map_err(|said| Exception::of_engine(&said))
 }
 
-/// Runs the rewritten text; where it can't be parsed, the original says why.
+/// Runs the rewritten text; where it can't be parsed, the original says why. An original that can be parsed
+/// has inserted nothing, for it has no data.
 fn or_original(
     connection: &mut Connection,
     rewritten: &[u8],
@@ -372,7 +409,7 @@ fn or_original(
     format: &str,
 ) -> Result<engine::Answer, Exception> {
     match query(connection, rewritten, format) {
-        Err(exception) if exception.is_syntax() => query(connection, original, format),
+        Err(exception) if exception.is_syntax() => query(connection, original, format).and(Err(exception)),
         other => other,
     }
 }
@@ -432,8 +469,7 @@ impl Before {
     fn of(connection: &mut Connection, request: &Request) -> Result<Self, Exception> {
         let names: Vec<_> = request.settings.iter().map(|(name, _)| quoted(name)).collect();
         let sql = format!(
-            "SELECT name, value FROM system.settings WHERE name IN ('readonly'{}{})",
-            if names.is_empty() { "" } else { ", " },
+            "SELECT name, value FROM system.settings WHERE has([{}]::Array(String), name)",
             names.join(", ")
         );
         let answer = query(connection, sql.as_bytes(), "JSONCompactEachRow")?;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
@@ -19,6 +20,8 @@ use crate::socket::Socket;
 
 /// How long running queries may take to end by themselves when the server stops.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// A thread for each request, also while it waits for a place: killing queries must not wait behind them.
+const THREADS: usize = 1_024;
 /// The engine parses deeply nested queries on the caller's stack.
 const STACK: usize = 16 << 20;
 
@@ -27,11 +30,10 @@ const STACK: usize = 16 << 20;
 /// # Errors
 /// One sentence: the folder, the library or the address can't be used.
 pub fn run(options: Options, address: SocketAddr, stop_with_stdin: bool) -> Result<(), String> {
-    let threads = options.connections * 2 + 16;
     let server = Arc::new(Server::open(options)?);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
-        .max_blocking_threads(threads)
+        .max_blocking_threads(THREADS)
         .thread_stack_size(STACK)
         .enable_all()
         .build()
@@ -57,6 +59,7 @@ async fn serve(server: Arc<Server>, address: SocketAddr, stop_with_stdin: bool) 
             sweeper.sessions.sweep();
         }
     });
+    let connections = GracefulShutdown::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => if let Ok((stream, _)) = accepted {
@@ -67,13 +70,15 @@ async fn serve(server: Arc<Server>, address: SocketAddr, stop_with_stdin: bool) 
                 let service = service_fn(move |request| Arc::clone(&server).serve(request, Arc::clone(&broken)));
                 let mut http = http1::Builder::new();
                 http.timer(TokioTimer::new()).max_buf_size(1 << 20);
-                tokio::spawn(http.serve_connection(TokioIo::new(socket), service));
+                tokio::spawn(connections.watch(http.serve_connection(TokioIo::new(socket), service)));
             },
             () = stop.notified() => break,
         }
     }
     drop(listener);
     wait(&server).await;
+    // The last answers are on their way.
+    let _ = tokio::time::timeout(PATIENCE, connections.shutdown()).await;
     Ok(())
 }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Incoming as Body;
-use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, TRANSFER_ENCODING};
 use hyper::{Method, Request, Response, StatusCode};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
@@ -221,19 +221,34 @@ impl Server {
 
     async fn query(self: Arc<Self>, request: Request<Body>, broken: Arc<AtomicBool>) -> Response<Answer> {
         let (parts, mut body) = request.into_parts();
+        let sized = [CONTENT_LENGTH, TRANSFER_ENCODING].iter().any(|name| parts.headers.contains_key(name));
+        let unbounded = parts.method == Method::POST && !sized;
         let mut pieces = Pieces::default();
         while let Some(frame) = body.frame().await {
             match frame.map(hyper::body::Frame::into_data) {
                 Ok(Ok(piece)) => pieces.push(piece),
                 Ok(Err(_)) => {}
                 Err(_) => {
-                    return text(StatusCode::BAD_REQUEST, "text/plain; charset=UTF-8", "The body broke off\n");
+                    return text(
+                        StatusCode::BAD_REQUEST,
+                        "text/plain; charset=UTF-8",
+                        "The body broke off\n",
+                    );
                 }
             }
         }
         let url = Form::of_url(parts.uri.query().unwrap_or_default());
         let incoming = Incoming { method: parts.method, headers: parts.headers, url, body: pieces };
         let (head, answer) = oneshot::channel();
+        if unbounded {
+            let message =
+                "The Transfer-Encoding is not chunked and there is no Content-Length header for POST request";
+            let outlet = self.outlet(head);
+            tokio::task::spawn_blocking(move || {
+                outlet.fail(&Exception::new(381, "HTTP_LENGTH_REQUIRED", message));
+            });
+            return answer.await.unwrap_or_else(|_| died());
+        }
         let cancel = Arc::new(Cancel::default());
         let guard = Guard { server: Arc::clone(&self), cancel: Arc::clone(&cancel) };
         tokio::task::spawn_blocking(move || query::serve(&self, incoming, head, &cancel));
@@ -242,11 +257,7 @@ impl Server {
                 answer.body_mut().keep(guard, broken);
                 answer
             }
-            Err(_) => text(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "text/plain; charset=UTF-8",
-                "The query's thread died\n",
-            ),
+            Err(_) => died(),
         }
     }
 }
@@ -263,6 +274,10 @@ impl Drop for Guard {
         let server = Arc::clone(&self.server);
         tokio::task::spawn_blocking(move || server.processes.cancel_until_gone(&server.engine, number));
     }
+}
+
+fn died() -> Response<Answer> {
+    text(StatusCode::INTERNAL_SERVER_ERROR, "text/plain; charset=UTF-8", "The query's thread died\n")
 }
 
 fn text(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Answer> {

@@ -12,8 +12,10 @@ use crate::lexer::{Kind, Lexer, Token};
 pub enum Statement {
     /// `INSERT … FORMAT x` whose data follow.
     Insert(Insert),
-    /// What may answer rows, in the format that it names.
+    /// What answers rows, in the format that it names.
     Query(Option<String>),
+    /// What answers a few rows about something, in the format that it names.
+    Brief(Option<String>),
     /// `KILL QUERY`.
     Kill(Kill),
     /// Anything else: run as it stands.
@@ -45,9 +47,10 @@ pub struct Kill {
     pub format: Option<String>,
 }
 
-/// Statements that may end in `INTO OUTFILE … FORMAT …`.
-const ANSWERING: [&str; 9] =
-    ["SELECT", "WITH", "FROM", "SHOW", "DESCRIBE", "DESC", "EXPLAIN", "EXISTS", "CHECK"];
+/// Statements whose answer may be long.
+const ANSWERING: [&str; 3] = ["SELECT", "WITH", "FROM"];
+/// Statements whose answer is short. Where to write it would show in what EXPLAIN says.
+const BRIEF: [&str; 6] = ["SHOW", "DESCRIBE", "DESC", "EXPLAIN", "EXISTS", "CHECK"];
 
 /// Looks at a text, of which an insert's data may be cut off.
 #[must_use]
@@ -66,14 +69,14 @@ pub fn analyse(text: &[u8]) -> Statement {
             return insert(text, &tokens);
         }
     }
-    match tokens.first() {
-        Some(first) if first.is(text, "KILL") => kill(text, &tokens).unwrap_or(Statement::Other),
-        Some(first)
-            if !inserts
-                && (first.kind == Kind::Sign(b'(') || ANSWERING.iter().any(|word| first.is(text, word))) =>
-        {
-            Statement::Query(format_at(text, &tokens).map(|at| word(text, &tokens[at + 1])))
-        }
+    let Some(first) = tokens.first().filter(|_| !inserts) else { return Statement::Other };
+    let one_of = |words: &[&str]| words.iter().any(|word| first.is(text, word));
+    let format = || format_at(text, &tokens).map(|at| word(text, &tokens[at + 1]));
+    match first.kind {
+        Kind::Sign(b'(') => Statement::Query(format()),
+        _ if one_of(&ANSWERING) => Statement::Query(format()),
+        _ if one_of(&BRIEF) => Statement::Brief(format()),
+        _ if one_of(&["KILL"]) => kill(text, &tokens).unwrap_or(Statement::Other),
         _ => Statement::Other,
     }
 }
@@ -194,6 +197,18 @@ pub fn second_statement(text: &[u8]) -> Option<usize> {
     let mut tokens = Lexer::new(text);
     let end = tokens.find(|token| token.kind == Kind::Sign(b';'))?;
     tokens.find(|token| token.kind != Kind::Sign(b';')).map(|_| end.at.start)
+}
+
+/// Whether a statement changes nothing but its session.
+#[must_use]
+pub fn reads(statement: &Statement, text: &[u8]) -> bool {
+    match statement {
+        Statement::Query(_) | Statement::Brief(_) | Statement::Kill(_) => true,
+        Statement::Insert(_) => false,
+        Statement::Other => {
+            Lexer::new(text).next().is_some_and(|first| first.is(text, "SET") || first.is(text, "USE"))
+        }
+    }
 }
 
 /// The parts of `KILL QUERY WHERE … [SYNC|ASYNC|TEST] [FORMAT …]`.
@@ -384,6 +399,6 @@ mod tests {
             input_from_file(b"INSERT INTO t SELECT a FROM input('a Int8') WHERE a FORMAT CSV\n1", "/f")
                 .expect("input");
         assert_eq!(text(&rewritten), "INSERT INTO t SELECT a FROM file('/f', 'CSV', 'a Int8') WHERE a");
-        assert_eq!(data, 67);
+        assert_eq!(data, 63);
     }
 }

@@ -10,9 +10,7 @@ use super::accepted::Accepted;
 use super::client::Statement;
 use super::query::{Reader, day_of, estimate, one_more};
 use crate::model::{DimensionKey, MetricName};
-use crate::store::{
-    CardinalityPage, CardinalityQuery, CardinalityRow, ListPage, ListQuery, Result, Usage,
-};
+use crate::store::{CardinalityPage, CardinalityQuery, CardinalityRow, ListPage, ListQuery, Result, Usage};
 
 #[derive(Debug, Row, Deserialize)]
 struct PageRow {
@@ -84,10 +82,8 @@ pub async fn cardinality(reader: &Reader<'_>, query: &CardinalityQuery) -> Resul
     }
     // No row has as many series as this: without a cursor every row follows.
     let after = query.after.clone();
-    let (series, name, value) = after.map_or_else(
-        || (u64::MAX, String::new(), None),
-        |after| (after.series, after.name, after.value),
-    );
+    let (series, name, value) = after
+        .map_or_else(|| (u64::MAX, String::new(), None), |after| (after.series, after.name, after.value));
     let rows: Vec<CountRow> = statement
         .param("prefix", query.prefix.clone())
         .param("after_series", series)
@@ -113,8 +109,12 @@ pub async fn usage(reader: &Reader<'_>, accepted: &Accepted) -> Result<Usage> {
     let tenant = reader.tenant.as_str().to_owned();
     let today = day_of(reader.visible.now);
     let held: Held = reader.living(include_str!("sql/usage_series.sql")).row().await?;
-    let samples: u64 =
-        reader.database.statement(include_str!("sql/usage_samples.sql")).param("tenant", tenant.clone()).row().await?;
+    let samples: u64 = reader
+        .database
+        .statement(include_str!("sql/usage_samples.sql"))
+        .param("tenant", tenant.clone())
+        .row()
+        .await?;
     let bytes: f64 = reader.database.statement(include_str!("sql/bytes_per_sample.sql")).row().await?;
     let others: u64 = reader
         .database

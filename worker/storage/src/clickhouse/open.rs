@@ -179,7 +179,8 @@ impl Opening {
     pub fn parts(&self) -> Result<Arc<Parts>> {
         match &*self.state.borrow() {
             State::Open(parts) => Ok(Arc::clone(parts)),
-            State::Waiting(failure) => Err(unavailable(&waiting(failure.as_ref()))),
+            State::Waiting(Some(failure)) => Err(unavailable(&StoreError::from(failure.clone()).message)),
+            State::Waiting(None) => Err(unavailable(&waiting(None))),
             State::Closed => Err(unavailable("the store is closed")),
         }
     }

@@ -15,6 +15,10 @@ mod ask;
 mod cells;
 mod explain;
 mod range;
+#[cfg(test)]
+mod rig;
+#[cfg(test)]
+mod tests;
 mod text;
 
 use std::sync::Arc;
@@ -28,10 +32,10 @@ use crate::model::{DimensionKey, MetricName, Selector, Tenant, TimeRange};
 use crate::store::{Deleted, Result, Retention};
 
 pub use cells::{aggregate, rate};
+pub(super) use explain::estimate;
 pub use explain::explain;
 pub use range::range;
 pub use text::Text;
-pub(super) use explain::estimate;
 
 const DAY: i64 = 86_400_000;
 /// The first and the last millisecond that the column of times can hold: 1900 to 2299, and less of it for safety.

@@ -354,3 +354,6 @@ async fn landed(flight: JoinHandle<()>) {
         tracing::error!(%error, "an insert ended by itself");
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -80,13 +80,8 @@ pub async fn aggregate(
 ///
 /// # Errors
 /// As [`aggregate`].
-pub async fn rate(
-    reader: &Reader<'_>,
-    query: &RateQuery,
-    context: &QueryContext,
-) -> Result<Answer<RateRow>> {
-    let text =
-        Text { grouped: !query.group_by.is_empty(), bucketed: true, ..Text::of(&query.selector) };
+pub async fn rate(reader: &Reader<'_>, query: &RateQuery, context: &QueryContext) -> Result<Answer<RateRow>> {
+    let text = Text { grouped: !query.group_by.is_empty(), bucketed: true, ..Text::of(&query.selector) };
     let cells = Cells {
         text: text.fill(include_str!("../sql/rate.sql")),
         selected: reader.selected(&query.selector, &query.range, query.interval),

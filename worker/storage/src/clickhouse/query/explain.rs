@@ -24,7 +24,11 @@ pub async fn explain(reader: &Reader<'_>, query: &Query) -> Result<Plan> {
     let bytes: f64 = reader.database.statement(include_str!("../sql/bytes_per_sample.sql")).row().await?;
     let days = i64::from(day_of(selected.end - 1)) - i64::from(day_of(selected.from)) + 1;
     let mut steps = vec![
-        format!("look up {} in the table of series, of {}: {series} series", what(query), plural(days, "UTC day")),
+        format!(
+            "look up {} in the table of series, of {}: {series} series",
+            what(query),
+            plural(days, "UTC day")
+        ),
         format!(
             "read their samples from {} to {} (Unix ms), each as it was last written",
             selected.from, selected.end
@@ -61,12 +65,16 @@ fn plural(count: i64, what: &str) -> String {
 
 fn made(query: &Query) -> Vec<String> {
     match query {
-        Query::Range(query) => vec![format!("order by time, then series; keep the first {} rows", query.limit)],
+        Query::Range(query) => {
+            vec![format!("order by time, then series; keep the first {} rows", query.limit)]
+        }
         Query::Aggregate(query) => vec![aggregated(query), kept(query.limit)],
         Query::Rate(query) => {
             let (by, width) = (groups(&query.group_by), query.interval);
             vec![
-                format!("add the steps of each series per {by} and {width} ms bucket, by the bucket's seconds"),
+                format!(
+                    "add the steps of each series per {by} and {width} ms bucket, by the bucket's seconds"
+                ),
                 kept(query.limit),
             ]
         }

@@ -52,8 +52,9 @@ impl SampleRow {
     fn sample(self) -> Result<RangeRow> {
         let mut pairs = Vec::with_capacity(self.pairs.len());
         for (key, value) in self.pairs {
-            let key = DimensionKey::new(&key)
-                .map_err(|error| StoreError::corrupt(format!("a dimension key of the table series: {error}")))?;
+            let key = DimensionKey::new(&key).map_err(|error| {
+                StoreError::corrupt(format!("a dimension key of the table series: {error}"))
+            })?;
             pairs.push((key, Arc::from(value)));
         }
         pairs.sort_unstable();

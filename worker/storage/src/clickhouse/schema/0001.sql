@@ -1,5 +1,5 @@
--- Version 1. A statement ends with a semicolon at the end of a line. What stands between @ is filled in by
--- schema.rs, for one server or for a cluster.
+-- Version 1. A statement ends with a semicolon at the end of a line. Words between two at signs are filled in
+-- by schema.rs, for one server or for a cluster.
 
 CREATE TABLE IF NOT EXISTS @LOCAL(samples)@ @ON_CLUSTER@
 (

@@ -3,7 +3,7 @@
 WITH @SURVEY@ AS survey
 SELECT
     true AS of_all, toInt64(0) AS time, toFloat64(0) AS value,
-    CAST([], 'Array(Tuple(String, String))') AS pairs, survey.1 AS series, survey.2 AS scanned
+    CAST([], 'Array(Tuple(String, String))') AS pairs, assumeNotNull(survey.1) AS series, assumeNotNull(survey.2) AS scanned
 UNION ALL
 SELECT
     false, time, v,

@@ -2,7 +2,7 @@
 WITH @SURVEY@ AS survey
 SELECT
     true AS of_all, CAST([], 'Array(String)') AS names, toInt64(0) AS bucket, toFloat64(0) AS value,
-    survey.1 AS samples, survey.2 AS scanned
+    assumeNotNull(survey.1) AS samples, assumeNotNull(survey.2) AS scanned
 UNION ALL
 SELECT false, @GROUP@ AS group, bucket, sum(part) / ({interval:Int64} / 1000), 0, 0
 FROM

@@ -1,0 +1,151 @@
+//! The real engine for these tests: one server for all of them, a database for each.
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::{Reader, Visible, day_of};
+use crate::clickhouse::client::{Database, Insert};
+use crate::clickhouse::options::Options;
+use crate::clickhouse::schema::{self, Dialect};
+use crate::clock::{Clock, ManualClock};
+use crate::model::{Dimensions, MetricName, Tenant};
+use crate::store::Retention;
+
+/// A server that ends when this process does, since it holds the other end of its input.
+struct Server {
+    url: String,
+    _process: Child,
+    _folder: tempfile::TempDir,
+}
+
+#[allow(clippy::disallowed_methods, reason = "tests are told by the environment where a server is")]
+fn start() -> Server {
+    let named = std::env::var_os("LUMINATE_TEST_CLICKHOUSE_SERVER").map(PathBuf::from);
+    let own = std::env::current_exe().expect("a test knows its path");
+    let beside = || {
+        own.ancestors().skip(1).take(2).map(|folder| folder.join("clickhouse")).find(|path| path.is_file())
+    };
+    let binary = named.or_else(beside).expect("the server isn't built: run `make build`");
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut process = Command::new(binary)
+        .arg("--path")
+        .arg(folder.path())
+        .args(["--port", "0", "--stop-with-stdin"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the server can be run");
+    let mut line = String::new();
+    let mut output = BufReader::new(process.stdout.take().expect("a pipe"));
+    output.read_line(&mut line).expect("it says where it listens");
+    let url = line.trim().strip_prefix("listening on ").expect("it says where it listens").to_owned();
+    std::thread::spawn(move || std::io::copy(&mut output, &mut std::io::sink()));
+    Server { url, _process: process, _folder: folder }
+}
+
+/// A sample to write.
+pub type Row = (MetricName, Dimensions, i64, f64);
+
+/// A database with empty tables, and who asks.
+pub struct Rig {
+    pub database: Database,
+    pub dialect: Dialect,
+    pub clock: Arc<ManualClock>,
+}
+
+impl Rig {
+    pub async fn open(clock: Arc<ManualClock>) -> Self {
+        static SERVER: OnceLock<Server> = OnceLock::new();
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let options = Options {
+            endpoints: vec![SERVER.get_or_init(start).url.clone()],
+            database: format!("queries_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)),
+            username: None,
+            password: None,
+            cluster: None,
+            ca_file: None,
+            fsync: false,
+            linger: Duration::ZERO,
+            max_batch_rows: 100_000,
+            max_queue_bytes: 64_000_000,
+            pool_size: 8,
+            connect_timeout: Duration::from_secs(2),
+            insert_timeout: Duration::from_secs(30),
+            query_threads: Some(2),
+            default_retention: i64::MAX,
+            retention_check: Duration::from_secs(3_600),
+            refresh: Duration::from_secs(1),
+            clock: clock.clone(),
+        };
+        let database = Database::new(&options).expect("no certificates are read");
+        schema::migrate(&database, &options).await.expect("tables");
+        let dialect = Dialect { cluster: None, fsync: false, alp: true };
+        Self { database, dialect, clock }
+    }
+
+    pub fn reader<'a>(&'a self, tenant: &'a Tenant, retention: Retention) -> Reader<'a> {
+        let visible = Visible { now: self.clock.now(), retention: Arc::new(retention) };
+        Reader { database: &self.database, dialect: &self.dialect, threads: Some(2), tenant, visible }
+    }
+
+    /// Writes rows in one block; of two for the same series and millisecond the later wins.
+    pub async fn write(&self, tenant: &Tenant, rows: &[Row]) {
+        let (mut series, mut samples) = (BytesMut::new(), BytesMut::new());
+        let latest: HashMap<_, _> = rows
+            .iter()
+            .map(|(metric, dimensions, time, value)| ((metric, dimensions, time), value))
+            .collect();
+        for ((metric, dimensions, time), value) in latest {
+            let fp = xxhash_rust::xxh3::xxh3_64(format!("{metric:?}{dimensions:?}").as_bytes());
+            for block in [&mut series, &mut samples] {
+                text(block, tenant.as_str());
+                text(block, metric.as_str());
+                block.put_u64_le(fp);
+            }
+            series.put_i32_le(day_of(*time));
+            series.put_u8(u8::try_from(dimensions.len()).expect("few"));
+            for (key, value) in dimensions.iter() {
+                text(&mut series, key.as_str());
+                text(&mut series, value);
+            }
+            samples.put_i64_le(*time);
+            samples.put_f64_le(*value);
+        }
+        self.insert("series (tenant, metric, fp, day, dimensions)", series.freeze()).await;
+        self.insert("samples (tenant, metric, fp, ts, v)", samples.freeze()).await;
+    }
+
+    async fn insert(&self, into: &str, block: Bytes) {
+        let within = Duration::from_secs(60);
+        // The same block may be wanted again, after a delete.
+        let settings = &[("insert_deduplication_token", fastrand::u64(..).to_string())];
+        let insert = Insert { into, format: "RowBinary", block, settings, within };
+        self.database.insert(&insert).await.expect("an insert");
+    }
+
+    pub async fn execute(&self, sql: &str) {
+        self.database.statement(sql).within(Duration::from_secs(60)).execute().await.expect("a statement");
+    }
+
+    pub async fn merge(&self) {
+        self.execute("OPTIMIZE TABLE samples FINAL").await;
+        self.execute("OPTIMIZE TABLE series FINAL").await;
+    }
+}
+
+fn text(block: &mut BytesMut, text: &str) {
+    let mut length = text.len();
+    while length >= 0x80 {
+        block.put_u8(u8::try_from(length & 0x7f).expect("seven bits") | 0x80);
+        length >>= 7;
+    }
+    block.put_u8(u8::try_from(length).expect("seven bits"));
+    block.put_slice(text.as_bytes());
+}
