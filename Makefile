@@ -31,8 +31,8 @@ test: tools ## Run every test
 
 test-long: differential faults kill9 powercut ## Run the harnesses for hours
 
-differential: build ## Ask the engine and the model the same random questions (QUESTIONS=1000000)
-	$(BIN)/differential --questions $(or $(QUESTIONS),1000000)
+differential: build ## Ask each store and the model the same random questions (QUESTIONS=250000 BACKEND=all THROUGH=both)
+	$(BIN)/differential --backend $(or $(BACKEND),all) --through $(or $(THROUGH),both) --questions $(or $(QUESTIONS),250000)
 
 faults: build ## Let ClickHouse and the network fail under workers that write (PLANS=5000)
 	$(BIN)/faults --plans $(or $(PLANS),5000) $(if $(SEED),--seed $(SEED))

@@ -6,22 +6,29 @@
 
 pub mod embedded;
 pub mod http;
+pub mod server;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use luminate_crds::worker_config;
 use luminate_storage::clock::ManualClock;
 use luminate_storage::contract::{Backend, Subject};
-use luminate_storage::store::{MetricsStore, Result};
+use luminate_storage::store::{MetricsStore, Result, StoreError};
 
 pub use http::ThroughHttp;
+
+/// How long a store, or a worker over one, may take until it serves.
+const START: Duration = Duration::from_secs(60);
 
 /// Which backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
     /// The embedded engine.
     RocksDb,
+    /// ClickHouse at this address.
+    ClickHouse(String),
 }
 
 impl Kind {
@@ -30,6 +37,7 @@ impl Kind {
     pub fn name(&self) -> &'static str {
         match self {
             Self::RocksDb => "rocksdb",
+            Self::ClickHouse(_) => "clickhouse",
         }
     }
 
@@ -38,6 +46,7 @@ impl Kind {
     pub fn configured(&self) -> worker_config::Backend {
         match self {
             Self::RocksDb => worker_config::Backend::RocksDb,
+            Self::ClickHouse(_) => worker_config::Backend::ClickHouse,
         }
     }
 
@@ -48,6 +57,7 @@ impl Kind {
     pub fn home(&self, clock: Arc<ManualClock>, default_retention: i64) -> Result<Arc<dyn Home>> {
         match self {
             Self::RocksDb => Ok(Arc::new(embedded::Directory::new(clock, default_retention)?)),
+            Self::ClickHouse(url) => Ok(Arc::new(server::OnServer::new(url, clock, default_retention))),
         }
     }
 }
@@ -55,7 +65,7 @@ impl Kind {
 /// Where a store's data lie. One store is open over them at a time.
 #[async_trait]
 pub trait Home: Send + Sync {
-    /// Opens the store; blocks, inside of a runtime.
+    /// Opens the store, or begins to; blocks, inside of a runtime.
     ///
     /// # Errors
     /// What the store says.
@@ -79,8 +89,24 @@ pub struct Direct(pub Kind);
 impl Backend for Direct {
     async fn open(&self, clock: Arc<ManualClock>, default_retention: i64) -> Result<Box<dyn Subject>> {
         let home = self.0.home(clock, default_retention)?;
-        let store = Some(home.open()?);
+        let store = Some(opened(&*home).await?);
         Ok(Box::new(Called { store, home }))
+    }
+}
+
+/// Opens the store and waits until it is.
+async fn opened(home: &dyn Home) -> Result<Arc<dyn MetricsStore>> {
+    let store = home.open()?;
+    let started = Instant::now();
+    loop {
+        let health = store.health().await;
+        if health.healthy() {
+            return Ok(store);
+        }
+        if started.elapsed() > START {
+            return Err(StoreError::internal(format!("the store doesn't open: {health:?}")));
+        }
+        tokio::time::sleep(Duration::from_millis(3)).await;
     }
 }
 
@@ -104,7 +130,7 @@ impl Subject for Called {
         self.store().close().await?;
         self.store = None;
         self.home.leave();
-        self.store = Some(self.home.open()?);
+        self.store = Some(opened(&*self.home).await?);
         Ok(())
     }
 }

@@ -8,6 +8,7 @@ use std::time::Instant;
 use clap::{Parser, ValueEnum};
 use luminate_storage::contract::Backend;
 use luminate_storage::differential;
+use luminate_tests::clickhouse::ClickHouse;
 use luminate_tests::subjects::{Direct, Kind, ThroughHttp};
 use tokio::runtime::Runtime;
 
@@ -32,6 +33,9 @@ struct Arguments {
     /// Which stores.
     #[arg(long, value_enum, default_value_t = Backends::Rocksdb)]
     backend: Backends,
+    /// A running ClickHouse, such as http://127.0.0.1:8123; without, the test server is started.
+    #[arg(long)]
+    url: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -48,15 +52,23 @@ enum Through {
 enum Backends {
     /// The embedded engine.
     Rocksdb,
+    /// ClickHouse.
+    Clickhouse,
     /// Every one.
     All,
 }
 
-impl Backends {
-    fn kinds(self) -> Vec<Kind> {
-        match self {
-            Self::Rocksdb | Self::All => vec![Kind::RocksDb],
+impl Arguments {
+    fn kinds(&self) -> Vec<Kind> {
+        let mut kinds = Vec::new();
+        if self.backend != Backends::Clickhouse {
+            kinds.push(Kind::RocksDb);
         }
+        if self.backend != Backends::Rocksdb {
+            let url = self.url.clone().unwrap_or_else(|| ClickHouse::shared().url());
+            kinds.push(Kind::ClickHouse(url));
+        }
+        kinds
     }
 }
 
@@ -65,7 +77,7 @@ type Named = (String, Box<dyn Backend>);
 
 fn stores(arguments: &Arguments) -> Vec<Named> {
     let mut stores: Vec<Named> = Vec::new();
-    for kind in arguments.backend.kinds() {
+    for kind in arguments.kinds() {
         if arguments.through != Through::Http {
             stores.push((format!("{} through the trait", kind.name()), Box::new(Direct(kind.clone()))));
         }

@@ -37,7 +37,7 @@ use luminate_storage::store::{MetricsStore, Result, StoreError};
 use luminate_worker::run::{RunError, Worker};
 use tokio::sync::oneshot;
 
-use super::{Home, Kind};
+use super::{Home, Kind, START};
 use crate::http::{self, Connection};
 use crate::token;
 use store::HttpStore;
@@ -51,8 +51,6 @@ pub const BEYOND_HTTP: [&str; 4] = [
     "a_query_may_hold_so_much",
 ];
 
-/// How long a worker may take until it is ready.
-const START: Duration = Duration::from_secs(60);
 /// Tiers exist for limits up to this many metrics, and up to this many series.
 const TIERS: (u64, u64) = (9, 60);
 /// So many of anything are never reached.

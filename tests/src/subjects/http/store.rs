@@ -526,7 +526,7 @@ impl MetricsStore for HttpStore {
             Ok(response) => Err(response.text()),
             Err(error) => Err(error.to_string()),
         };
-        Health { checks: vec![("worker", check)] }
+        Health::of(vec![("worker", check)])
     }
 
     fn gauges(&self) -> Vec<Gauge> {

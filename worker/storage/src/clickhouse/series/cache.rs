@@ -273,8 +273,7 @@ pub struct Pending {
     series: Mutex<HashMap<u64, MetricName>>,
     /// Told when series leave.
     left: Notify,
-    /// Whether one left without being known to be there, or came without being counted: then nobody knows
-    /// what the tenant has.
+    /// Whether one left without being known to be there: then nobody knows what the tenant has.
     doubtful: AtomicBool,
 }
 
@@ -304,12 +303,7 @@ impl Pending {
         }
     }
 
-    /// Says that what is counted no longer holds.
-    pub fn doubt(&self) {
-        self.doubtful.store(true, Ordering::Release);
-    }
-
-    /// Whether there was a doubt since the last call.
+    /// Whether a series has left in doubt since the last call.
     pub fn take_doubt(&self) -> bool {
         self.doubtful.swap(false, Ordering::AcqRel)
     }
@@ -320,7 +314,7 @@ impl Pending {
         }
         // The doubt first: whoever finds a series gone must see it.
         if !stored {
-            self.doubt();
+            self.doubtful.store(true, Ordering::Release);
         }
         let mut series = self.series.lock();
         for fp in prints {
@@ -336,13 +330,15 @@ impl Pending {
 pub struct Created {
     series: Arc<TenantSeries>,
     prints: Vec<u64>,
+    /// Whether there may be others, which were created without being counted.
+    uncounted: bool,
 }
 
 impl Created {
     /// None yet.
     #[must_use]
     pub fn new(series: Arc<TenantSeries>) -> Self {
-        Self { series, prints: Vec::new() }
+        Self { series, prints: Vec::new(), uncounted: false }
     }
 
     /// Adds one.
@@ -351,14 +347,27 @@ impl Created {
         self.prints.push(fp);
     }
 
+    /// Series may be created that nobody counts, for lack of a limit: what was counted holds no longer.
+    pub fn add_uncounted(&mut self) {
+        self.uncounted = true;
+    }
+
+    fn doubt(&self) {
+        if self.uncounted {
+            self.series.pending.doubtful.store(true, Ordering::Release);
+        }
+    }
+
     /// All are in ClickHouse.
     pub fn stored(&mut self) {
+        self.doubt();
         self.series.pending.remove(&std::mem::take(&mut self.prints), true);
     }
 }
 
 impl Drop for Created {
     fn drop(&mut self) {
+        self.doubt();
         self.series.pending.remove(&self.prints, false);
     }
 }

@@ -127,11 +127,11 @@ impl Resolver<'_> {
         // 2. What is described, where it has rows.
         self.describe(&mut resolved)?;
         // 3. IO where it isn't known: whether it may be created; may refuse rows.
-        if resolved.described.iter().any(|series| series.verdict.is_none()) {
-            match batch.limits {
-                SeriesLimits::NONE => admit_all(&mut resolved),
-                limits => self.admit(&mut resolved, &limits).await?,
-            }
+        let creates = resolved.described.iter().any(|series| series.verdict.is_none());
+        if creates && batch.limits == SeriesLimits::NONE {
+            resolved.created.add_uncounted();
+        } else if creates {
+            self.admit(&mut resolved, &batch.limits).await?;
         }
         // 4. Rows of described series.
         self.settle(&mut resolved);
@@ -328,17 +328,6 @@ impl Resolver<'_> {
             }
         }
     }
-}
-
-/// Admits series without asking which of them are new: they stand with those under way, in case another
-/// batch has limits, and what is counted so far holds no longer.
-fn admit_all(resolved: &mut Resolved) {
-    let Resolved { tenant, described, descriptions, created, .. } = resolved;
-    for series in described.iter_mut().filter(|series| series.verdict.is_none()) {
-        created.add(series.fp, descriptions[series.at].metric.clone());
-        series.verdict = Some(Ok(()));
-    }
-    tenant.pending.doubt();
 }
 
 impl Described {
