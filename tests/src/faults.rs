@@ -192,7 +192,7 @@ impl Site {
 
     fn demolish(self, server: &ClickHouse) {
         drop(self.workers);
-        server.execute(&format!("DROP DATABASE {} SYNC", self.database));
+        server.execute(&format!("DROP DATABASE {}", self.database));
     }
 
     /// One plan: harm, heal, check.

@@ -165,7 +165,7 @@ impl<R: BufRead> Frames<R> {
         self.packed.resize(HEADER, 0);
         self.from.read_exact(&mut self.packed)?;
         let (method, size, plain) = header(&self.packed);
-        if size < HEADER || size > FRAME_LIMIT || plain > FRAME_LIMIT {
+        if !(HEADER..=FRAME_LIMIT).contains(&size) || plain > FRAME_LIMIT {
             return Err(refused(271, "CANNOT_DECOMPRESS", "a compressed frame names an impossible size"));
         }
         self.packed.resize(size, 0);

@@ -1,8 +1,9 @@
 //! libchdb through its C API: the only module with unsafe code.
 //!
 //! The library owns what it hands out: a connection until `chdb_close_conn`, a result until
-//! `chdb_destroy_query_result`. [`Connection`] and [`Raw`] free them when dropped. One connection runs one
-//! query at a time, so its methods take `&mut self`; connections may be used from different threads.
+//! `chdb_destroy_query_result`. [`Connection`] closes itself when dropped; a result is copied and destroyed
+//! where it was made. One connection runs one query at a time, so its methods take `&mut self`; connections
+//! may be used from different threads.
 #![allow(unsafe_code, reason = "the C API of the engine; nothing else in this crate is unsafe")]
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};

@@ -34,7 +34,8 @@
 //!   no `max_concurrent_queries`: beyond `--connections`, queries wait for 10 s, then get code 202.
 //! - `async_insert=1` inserts at once. A body is in memory before its insert starts, and so is an answer with
 //!   `wait_end_of_query`.
-//! - `system.processes` is replaced where it stands after `FROM`, `JOIN` or a comma; elsewhere the engine's ids show.
+//! - `system.processes` is replaced in queries, after `FROM`, `JOIN` or a comma; elsewhere (`SHOW PROCESSLIST`,
+//!   `INSERT … SELECT`, views) the engine's ids show.
 //! - `KILL QUERY … SYNC` waits for 30 s at most. In a session, readonly mode is judged by the statement's first word.
 //! - `output_format_parallel_formatting` is off unless a request sets it: it would double what a small answer costs.
 //! - What only a server has: no Keeper, no `ON CLUSTER`, no Replicated or Distributed tables that work.
@@ -52,8 +53,10 @@ pub mod outlet;
 pub mod processes;
 pub mod query;
 pub mod request;
+pub mod restore;
 pub mod serve;
 pub mod server;
 pub mod session;
 pub mod socket;
+pub mod sql;
 pub mod statement;

@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 
 use crate::engine::{Connection, Engine};
 use crate::exception::Exception;
+use crate::sql::quoted;
 use crate::statement::Kill;
 
 /// The mark's beginning.
@@ -308,24 +309,4 @@ fn without_view(said: String) -> String {
 /// Only ASYNC: the engine's SYNC never returns.
 fn kill_statement(number: u64) -> String {
     format!("KILL QUERY WHERE Settings['log_comment'] = '{MARK}{number}' ASYNC")
-}
-
-/// A string in SQL.
-#[must_use]
-pub fn quoted(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + 2);
-    out.push('\'');
-    for char in text.chars() {
-        match char {
-            '\\' => out.push_str("\\\\"),
-            '\'' => out.push_str("\\'"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            '\0' => out.push_str("\\0"),
-            other => out.push(other),
-        }
-    }
-    out.push('\'');
-    out
 }

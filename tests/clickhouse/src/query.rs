@@ -19,9 +19,11 @@ use crate::engine::{self, Connection};
 use crate::exception::Exception;
 use crate::format;
 use crate::outlet::{self, Outlet};
-use crate::processes::{Place, Process, quoted};
+use crate::processes::{Place, Process};
 use crate::request::{Incoming, Request, Source};
+use crate::restore::Before;
 use crate::server::Server;
+use crate::sql::{identifier, quoted};
 use crate::statement::{self, Statement};
 
 /// How long `replace_running_query=1` waits for the other.
@@ -179,14 +181,12 @@ impl Query<'_> {
         statement: Statement,
         source: Source,
     ) -> Result<(), Exception> {
-        let before = (kept && !fresh).then(|| Before::of(connection, &self.request)).transpose()?;
+        let before = kept.then(|| Before::of(connection, &self.request)).transpose()?;
         let outcome = self
             .prepare(connection, &place.mark(), fresh)
             .and_then(|()| self.execute(connection, place, statement, source));
-        match before {
-            Some(before) => before.restore(connection),
-            None if kept => Before::default().restore(connection),
-            None => {}
+        if let Some(before) = before {
+            before.restore(connection);
         }
         let answer = outcome?;
         let summary = summary(&answer, self.begun.elapsed());
@@ -434,11 +434,6 @@ fn nobody() -> Exception {
     Exception::new(210, "NETWORK_ERROR", NOBODY)
 }
 
-/// A name in backquotes.
-fn identifier(name: &str) -> String {
-    format!("`{}`", name.replace('\\', "\\\\").replace('`', "\\`"))
-}
-
 /// The server's summary of what a query did.
 fn summary(answer: &engine::Answer, elapsed: Duration) -> String {
     // An insert's result are the rows that it wrote.
@@ -456,43 +451,4 @@ fn summary(answer: &engine::Answer, elapsed: Duration) -> String {
     ];
     let fields: Vec<_> = fields.iter().map(|(name, value)| format!("\"{name}\":\"{value}\"")).collect();
     format!("{{{}}}", fields.join(","))
-}
-
-/// What a session had before a query whose URL changes it for itself only.
-#[derive(Default)]
-struct Before {
-    settings: Vec<(String, String)>,
-    database: Option<String>,
-}
-
-impl Before {
-    fn of(connection: &mut Connection, request: &Request) -> Result<Self, Exception> {
-        let names: Vec<_> = request.settings.iter().map(|(name, _)| quoted(name)).collect();
-        let sql = format!(
-            "SELECT name, value FROM system.settings WHERE has([{}]::Array(String), name)",
-            names.join(", ")
-        );
-        let answer = query(connection, sql.as_bytes(), "JSONCompactEachRow")?;
-        let settings = String::from_utf8_lossy(&answer.output)
-            .lines()
-            .filter_map(|line| serde_json::from_str(line).ok())
-            .collect();
-        let database = query(connection, b"SELECT currentDatabase()", "TSVRaw")?;
-        let database =
-            request.database.is_some().then(|| String::from_utf8_lossy(&database.output).trim().to_owned());
-        Ok(Self { settings, database })
-    }
-
-    fn restore(self, connection: &mut Connection) {
-        // In readonly mode nothing can be set any more but by a new session; readers keep theirs.
-        let settings = self.settings.iter().filter(|(name, _)| name != "readonly");
-        let settings: Vec<_> =
-            settings.map(|(name, value)| format!("{} = {}", identifier(name), quoted(value))).collect();
-        if !settings.is_empty() {
-            let _ = connection.execute(&format!("SET {}", settings.join(", ")));
-        }
-        if let Some(database) = self.database {
-            let _ = connection.execute(&format!("USE {}", identifier(&database)));
-        }
-    }
 }

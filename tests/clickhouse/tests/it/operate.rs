@@ -1,5 +1,7 @@
 //! Running queries, killing them, sessions, users, ending and starting again.
 
+use std::io::Write;
+use std::net::TcpStream;
 use std::process::Stdio;
 use std::thread::{scope, sleep};
 use std::time::{Duration, Instant};
@@ -122,12 +124,14 @@ fn queries_run_at_the_same_time_up_to_a_limit() {
 fn sessions_keep_settings_and_temporary_tables() {
     let server = Server::start();
     let session = |parameters: &str, sql: &str| server.post(&format!("/?session_id=s{parameters}"), sql);
-    assert_eq!(session("", "CREATE TEMPORARY TABLE t (a UInt8)").status, 200);
+    let first = session("&max_block_size=55&database=system", "CREATE TEMPORARY TABLE t (a UInt8)");
+    assert_eq!(first.status, 200, "{}", first.text());
+    let setting = "SELECT getSetting('max_block_size'), currentDatabase()";
+    assert_eq!(session("", setting).text(), "65409\tdefault\n", "also of the first request");
     assert_eq!(session("&query=INSERT+INTO+t+FORMAT+CSV", "7").status, 200);
     assert_eq!(session("", "SELECT a FROM t").text(), "7\n");
     assert_eq!(server.post("/", "SELECT a FROM t").status, 404, "nobody else's");
     session("", "SET max_block_size = 77");
-    let setting = "SELECT getSetting('max_block_size'), currentDatabase()";
     assert_eq!(session("&max_block_size=99&database=system", setting).text(), "99\tsystem\n");
     assert_eq!(session("", setting).text(), "77\tdefault\n", "the URL's hold for one request");
     let get = server.get("/?session_id=s&query=SELECT+a+FROM+t");
@@ -221,4 +225,29 @@ fn data_survive_a_restart_and_a_folder_has_one_server() {
     let server = Server::at(folder.path(), &[]);
     assert_eq!(server.run("SELECT a FROM d.t"), "42\n");
     assert_eq!(server.path(), folder.path());
+}
+
+#[test]
+fn an_insert_is_whole_or_nothing_whatever_the_client_does() {
+    let server = Server::start();
+    server.run("CREATE TABLE t (a UInt8) ENGINE = MergeTree ORDER BY a");
+    let send = |body: &str, length: usize| {
+        let address = server.url.strip_prefix("http://").expect("an address");
+        let mut stream = TcpStream::connect(address).expect("connected");
+        let head = format!(
+            "POST /?query=INSERT+INTO+t+FORMAT+CSV HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n"
+        );
+        stream.write_all((head + body).as_bytes()).expect("sent");
+    };
+    // The body breaks off: nothing.
+    send("1\n2\n", 100);
+    sleep(Duration::from_millis(500));
+    assert_eq!(server.run("SELECT count() FROM t"), "0\n");
+    // The client goes before the answer comes: everything.
+    send("1\n2\n3\n", 6);
+    let end = Instant::now() + Duration::from_secs(20);
+    while server.run("SELECT count() FROM t") != "3\n" {
+        assert!(Instant::now() < end, "inserted");
+        sleep(Duration::from_millis(20));
+    }
 }

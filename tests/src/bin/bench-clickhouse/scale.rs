@@ -93,7 +93,7 @@ fn with(server: &ClickHouse, count: usize, runs: usize) -> f64 {
         middle(|shown| shown.ack)
     );
     drop(workers);
-    server.execute(&format!("DROP DATABASE {database} SYNC"));
+    server.execute(&format!("DROP DATABASE {database}"));
     middle(|shown| shown.cost)
 }
 

@@ -59,7 +59,7 @@ impl Schema {
     /// Makes its tables anew.
     pub fn create(self, server: &ClickHouse) {
         let database = self.database();
-        server.execute(&format!("DROP DATABASE IF EXISTS {database} SYNC"));
+        server.execute(&format!("DROP DATABASE IF EXISTS {database}"));
         let sql = match self {
             Self::Luminate => {
                 drop(Setup::clickhouse(&server.url(), database).start());

@@ -256,3 +256,42 @@ fn encode_dimensions(native: &mut Native, rows: &[Presence<'_>]) {
     native.indices(keys.into_iter(), indices.into_iter());
     rows.iter().flat_map(|row| row.dimensions.iter()).for_each(|(_, value)| native.text(value));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: i64 = 86_400_000;
+
+    fn row(fp: u64, time: i64) -> Row {
+        Row { metric: 0, place: 0, fp, time, value: 0.0 }
+    }
+
+    #[test]
+    fn rows_of_too_many_days_are_split_by_day() {
+        // Each of two series has a row on each of 250 days.
+        let rows: Vec<Row> = (0..500).map(|at| row(at / 250, (at % 250) as i64 * DAY)).collect();
+        let parts = pieces(rows, 1_000, |row| day_of(row.time));
+        let days = |part: &Vec<Row>| {
+            let mut days: Vec<i32> = part.iter().map(|row| day_of(row.time)).collect();
+            days.sort_unstable();
+            days.dedup();
+            (days.len(), days[0], part.len())
+        };
+        assert_eq!(
+            parts.iter().map(days).collect::<Vec<_>>(),
+            [(100, 0, 200), (100, 100, 200), (50, 200, 100)]
+        );
+        assert!(parts.iter().all(|part| part.is_sorted_by_key(|row| (row.fp, row.time))));
+    }
+
+    #[test]
+    fn too_many_rows_are_split_in_their_order() {
+        let rows: Vec<Row> = (0..25).map(|at| row(at, 0)).collect();
+        let parts = pieces(rows.clone(), 10, |row| day_of(row.time));
+        assert_eq!(parts.iter().map(Vec::len).collect::<Vec<_>>(), [10, 10, 5]);
+        assert_eq!(parts.concat(), rows);
+        assert_eq!(pieces(rows, 25, |row| day_of(row.time)).len(), 1);
+        assert!(pieces(Vec::<Row>::new(), 10, |row| day_of(row.time)).is_empty());
+    }
+}

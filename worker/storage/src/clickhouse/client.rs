@@ -27,6 +27,8 @@ pub type Answered<T> = std::result::Result<T, Failure>;
 
 /// Connections that nobody uses are closed before the server does (3 s by default) closes them.
 const IDLE: Duration = Duration::from_secs(2);
+/// Most bytes that are compressed as one frame: what ClickHouse's own clients make.
+const FRAME: usize = 1 << 20;
 /// How long a small statement of the backend's own may take.
 pub const SHORT: Duration = Duration::from_secs(10);
 /// How long a statement that changes tables or takes rows out of them may take.
@@ -105,7 +107,12 @@ impl Database {
             for (name, value) in insert.settings {
                 request = request.with_setting(*name, value.as_str());
             }
-            request.send(insert.block.clone()).await?;
+            // Frame by frame, so that compressing a large block holds nobody up for long.
+            for start in (0..insert.block.len()).step_by(FRAME) {
+                let end = insert.block.len().min(start + FRAME);
+                request.send(insert.block.slice(start..end)).await?;
+                tokio::task::yield_now().await;
+            }
             request.end().await
         };
         self.try_endpoints(insert.within, attempt).await

@@ -1,11 +1,13 @@
 //! Questions about samples: one statement each, its text in a file of `sql/`, every value bound.
 //!
 //! # How an answer comes about
-//! - **Which samples**: a tenant's metric between two times, of the series that the filters choose: series
-//!   are looked up in `series` by their `key=value` pairs, samples by the series' fingerprints.
-//! - **The last write wins** by `FINAL`, within a day's partition, since a sample's key holds its time.
-//! - **Groups**: samples become numbers by series first; only then do series get the names that they are
-//!   grouped by. Percentiles aren't made of numbers by series, so there each value gets a name.
+//! - **Which series**: looked up in `series` by their `key=value` pairs. Few are bound by their fingerprints, many
+//!   are looked up again in the statement that reads their samples; so are all of a metric.
+//! - **The last write wins** by `FINAL`, within a day's partition, since a sample's key holds its time. For many
+//!   series on one server a survey of the same parts says first whether there can be two writes of one sample
+//!   at all: seldom, and to read without `FINAL` takes a third of the time.
+//! - **Groups**: series get the numbers of their groups, samples are gathered by those and by bucket, and what
+//!   comes out gets the groups' names. Rates and integrals go through a series' samples in order first.
 //! - **What it cost** comes as one more row: series with a sample in range, and samples read, surveyed
 //!   in the same statement. Where there are more of them than may be read, the survey is all that is done.
 //!
@@ -29,15 +31,18 @@ use serde::Deserialize;
 use super::client::{Database, Statement};
 use super::schema::Dialect;
 use crate::model::{DimensionKey, MetricName, Selector, Tenant, TimeRange};
-use crate::store::{Deleted, Result, Retention};
+use crate::store::{Deleted, QueryContext, Result, Retention};
 
 pub use cells::{aggregate, rate};
 pub(super) use explain::estimate;
 pub use explain::explain;
 pub use range::range;
-pub use text::Text;
+pub use text::{Chosen, Text};
 
 const DAY: i64 = 86_400_000;
+/// So many series are bound by their fingerprints rather than looked up in the same statement: that is
+/// planned in a third of the time, and `FINAL` over so few costs little. Tests take both ways.
+const FEW: u64 = if cfg!(test) { 5 } else { 500 };
 /// The first and the last millisecond that the column of times can hold: 1900 to 2299, and less of it for safety.
 const TIMES: (i64, i64) = (-2_208_900_000_000, 10_400_000_000_000);
 
@@ -80,9 +85,12 @@ pub(super) fn day_of(time: i64) -> i32 {
 }
 
 /// Which samples a statement reads.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Selected<'a> {
     selector: &'a Selector,
+    chosen: Chosen,
+    /// The fingerprints, where they are few.
+    fps: Vec<u64>,
     /// The first time that is read.
     from: i64,
     /// The first time that counts: what is read before it carries in.
@@ -97,7 +105,28 @@ impl Reader<'_> {
         let floor = self.visible.floor(&selector.metric).max(TIMES.0);
         let start = range.start().max(floor);
         let from = range.start().saturating_sub(carried).max(floor);
-        Selected { selector, from, start, end: range.end().min(TIMES.1) }
+        let chosen = if selector.filters.is_empty() { Chosen::All } else { Chosen::Filtered };
+        Selected { selector, chosen, fps: Vec::new(), from, start, end: range.end().min(TIMES.1) }
+    }
+
+    /// Looks up the series, and keeps their fingerprints where they are few; none when there are none.
+    async fn looked_up<'q>(
+        &self,
+        mut selected: Selected<'q>,
+        context: &QueryContext,
+    ) -> Result<Option<Selected<'q>>> {
+        let text = self.text(&selected).fill(include_str!("sql/chosen_series.sql"));
+        let statement = self.statement(text, &selected).param("fews", FEW + 1);
+        let fps: Vec<u64> = self.ask(statement, context).await?.into_iter().next().unwrap_or_default();
+        if fps.len() as u64 <= FEW {
+            (selected.chosen, selected.fps) = (Chosen::Few, fps);
+        }
+        Ok((selected.chosen != Chosen::Few || !selected.fps.is_empty()).then_some(selected))
+    }
+
+    /// The text about what is selected, without groups or buckets.
+    fn text(&self, selected: &Selected<'_>) -> Text {
+        Text { chosen: selected.chosen, distributed: self.dialect.cluster.is_some(), ..Text::default() }
     }
 
     /// A statement of `text`, with what is selected bound.
@@ -117,8 +146,15 @@ impl Reader<'_> {
             // A subquery about series runs on the shard that holds them: their samples lie there too.
             .setting("distributed_product_mode", "local")
             // A sample's key holds its time, so no two days hold the same.
-            .setting("do_not_merge_across_partitions_select_final", 1);
-        if pairs.is_empty() { statement } else { statement.param("pairs", pairs) }
+            .setting("do_not_merge_across_partitions_select_final", 1)
+            // The survey and what it decides see the same parts of the table; without it one answer in seven
+            // counted samples twice that were being written again.
+            .setting("enable_shared_storage_snapshot_in_query", 1);
+        match selected.chosen {
+            Chosen::All => statement,
+            Chosen::Filtered => statement.param("pairs", pairs),
+            Chosen::Few => statement.param("fps", selected.fps.clone()),
+        }
     }
 }
 

@@ -143,8 +143,17 @@ fn the_server_parses_every_statement_of_a_cluster() {
     runtime().block_on(async {
         let database = Database::new(&options()).unwrap();
         for statement in statements {
-            let parsed = database.statement(format!("EXPLAIN AST {statement}")).outside().rows::<String>().await;
-            parsed.unwrap_or_else(|failure| panic!("{failure}: {statement}"));
+            let parsed = database
+                .statement(format!("EXPLAIN AST {statement}"))
+                .param("tenant", "a")
+                .param("metric", "m")
+                .param("before", 0_i64)
+                .param("day", 0_i32)
+                .param("generation", 0_u64)
+                .param("tenants", vec!["a"])
+                .param("metrics", vec!["m"])
+                .outside();
+            parsed.rows::<String>().await.unwrap_or_else(|failure| panic!("{failure}: {statement}"));
             assert!(statement.contains("ON CLUSTER `main`"), "{statement}");
         }
         let nonsense = database.statement("EXPLAIN AST CREATE TABLE x ON CLUSTER").outside();

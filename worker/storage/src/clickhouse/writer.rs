@@ -34,10 +34,8 @@ use crate::model::{Batch, SpellingHasher, Tenant};
 use crate::store::{ErrorKind, Gauge, Result, SeriesLookup, StoreError, WriteOutcome};
 
 use insert::{Backoff, Inserter, Table};
-use queue::{Queue, Request};
+use queue::{Queue, Request, Room};
 
-/// Blocks of more rows than this are made on a thread that may block.
-const INLINE_ROWS: usize = 2_000;
 /// When a closing worker's clients may try another.
 const CLOSED: Duration = Duration::from_secs(2);
 
@@ -118,7 +116,7 @@ impl Writer {
         let deadline = Instant::now() + self.inner.timeout;
         match timeout_at(deadline, self.inner.write(tenant, batch)).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(self.inner.inserter.late()),
+            Err(_) => Err(self.inner.told(self.inner.inserter.late())),
         }
     }
 
@@ -184,7 +182,7 @@ impl Inner {
         }
         // 1. Room for its rows; may refuse it. What it describes is counted once it is resolved.
         let rows = batch.len() as u64 * size_of::<super::series::resolve::Row>() as u64;
-        drop(self.queue.room(rows)?);
+        drop(self.room(rows)?);
         // 2. Its series. IO where some aren't known.
         let resolver = Resolver {
             tenant: self.registry.tenant(tenant, self.changes.generation(tenant)),
@@ -196,21 +194,38 @@ impl Inner {
         let refused = std::mem::take(&mut resolved.refused);
         // 3. Into the queue, and out of it when it is stored. IO.
         if !resolved.rows.is_empty() {
-            let room = self.queue.room(resolved.bytes())?;
+            let room = self.room(resolved.bytes())?;
             let (done, answer) = oneshot::channel();
             self.queue.push(Request { resolved, done, room }).map_err(|_| closed())?;
-            answer.await.map_err(|_| closed())??;
+            let unanswered = |_| StoreError::internal("the writer has dropped a batch");
+            answer.await.map_err(unanswered)??;
         }
         Ok(WriteOutcome { refused, durable: self.durable })
     }
 
-    async fn prepare(self: &Arc<Self>, requests: Vec<Request>) -> Option<Block> {
-        let rows: usize = requests.iter().map(|request| request.resolved.rows.len()).sum();
+    /// Makes a block on a thread that may block: half a million rows take some 50 ms.
+    async fn prepare(&self, requests: Vec<Request>) -> Option<Block> {
         let most = self.max_rows;
-        if rows <= INLINE_ROWS {
-            return Some(Block::of(requests, most));
-        }
-        tokio::task::spawn_blocking(move || Block::of(requests, most)).await.ok()
+        let block = tokio::task::spawn_blocking(move || Block::of(requests, most)).await;
+        block.inspect_err(|error| tracing::error!(%error, "a block can't be made")).ok()
+    }
+
+    /// An error as a caller is told it: how long the server is busy shows in how fast the queue drains.
+    fn told(&self, error: StoreError) -> StoreError {
+        let kind = match error.kind {
+            ErrorKind::Overloaded { .. } => ErrorKind::Overloaded { retry_after: self.queue.drained_in() },
+            kind => kind,
+        };
+        StoreError { kind, ..error }
+    }
+
+    /// Room in the queue.
+    fn room(&self, bytes: u64) -> Result<Room> {
+        self.queue.room(bytes).map_err(|full| match self.inserter.trouble() {
+            // Why it is full says more than that it is.
+            Some(trouble) => self.told(insert::refusal(trouble)),
+            None => full,
+        })
     }
 
     /// Inserts a block and answers its requests.
@@ -230,10 +245,7 @@ impl Inner {
         // 2. Whether a delete came between. IO, seldom.
         match stored {
             Ok(()) => self.acknowledge(requests, until).await,
-            Err(failure) => {
-                let error = insert::refusal(failure);
-                requests.into_iter().for_each(|request| answer(request, Err(error.clone())));
-            }
+            Err(failure) => self.refuse(requests, failure),
         }
         self.registry.sweep();
     }
@@ -256,9 +268,7 @@ impl Inner {
         let mut generations: Vec<u64> = requests.iter().map(|request| request.resolved.generation).collect();
         loop {
             if let Err(failure) = self.confirm(until).await {
-                let error = insert::refusal(failure);
-                requests.into_iter().for_each(|request| answer(request, Err(error.clone())));
-                return;
+                return self.refuse(requests, failure);
             }
             let mut again = Vec::new();
             for (request, under) in requests.into_iter().zip(generations) {
@@ -280,11 +290,14 @@ impl Inner {
             let series = block::series(&wanted, self.max_rows);
             (requests, generations) = again.into_iter().unzip();
             if let Err(failure) = self.insert(Table::Series, &series, until).await {
-                let error = insert::refusal(failure);
-                requests.into_iter().for_each(|request| answer(request, Err(error.clone())));
-                return;
+                return self.refuse(requests, failure);
             }
         }
+    }
+
+    fn refuse(&self, requests: Vec<Request>, failure: Failure) {
+        let error = self.told(insert::refusal(failure));
+        requests.into_iter().for_each(|request| answer(request, Err(error.clone())));
     }
 
     async fn confirm(&self, until: Instant) -> Answered<()> {
@@ -311,8 +324,11 @@ impl Inner {
 }
 
 fn answer(request: Request, answer: Result<()>) {
+    let Request { resolved, done, room } = request;
+    // Whoever hears the answer finds the room free and the series settled.
+    drop((resolved, room));
     // Nobody hears it where the caller has given up.
-    let _ = request.done.send(answer);
+    let _ = done.send(answer);
 }
 
 impl Block {

@@ -31,7 +31,8 @@ impl CellRow {
 
 /// What cells are asked for, apart from what they are made of.
 struct Cells<'a> {
-    text: String,
+    text: Text,
+    file: &'static str,
     selected: Selected<'a>,
     keys: &'a [DimensionKey],
     interval: Option<i64>,
@@ -52,15 +53,15 @@ pub async fn aggregate(
         grouped: !query.group_by.is_empty(),
         bucketed: query.interval.is_some(),
         aggregation: Some(query.aggregation),
-        ..Text::of(&query.selector)
+        ..Text::default()
     };
     let file = match query.aggregation {
-        Aggregation::P50 | Aggregation::P95 | Aggregation::P99 => include_str!("../sql/quantile.sql"),
         Aggregation::Integral => include_str!("../sql/integral.sql"),
         _ => include_str!("../sql/aggregate.sql"),
     };
     let cells = Cells {
-        text: text.fill(file),
+        text,
+        file,
         selected: reader.selected(&query.selector, &query.range, 0),
         keys: &query.group_by,
         interval: query.interval,
@@ -81,9 +82,10 @@ pub async fn aggregate(
 /// # Errors
 /// As [`aggregate`].
 pub async fn rate(reader: &Reader<'_>, query: &RateQuery, context: &QueryContext) -> Result<Answer<RateRow>> {
-    let text = Text { grouped: !query.group_by.is_empty(), bucketed: true, ..Text::of(&query.selector) };
+    let text = Text { grouped: !query.group_by.is_empty(), bucketed: true, ..Text::default() };
     let cells = Cells {
-        text: text.fill(include_str!("../sql/rate.sql")),
+        text,
+        file: include_str!("../sql/rate.sql"),
         selected: reader.selected(&query.selector, &query.range, query.interval),
         keys: &query.group_by,
         interval: Some(query.interval),
@@ -101,8 +103,13 @@ impl Cells<'_> {
         context: &QueryContext,
         row: impl Fn(CellRow) -> R,
     ) -> Result<Answer<R>> {
+        let Some(selected) = reader.looked_up(self.selected, context).await? else {
+            return Ok(Answer { rows: Vec::new(), stats: QueryStats::default() });
+        };
+        let Text { chosen, distributed, .. } = reader.text(&selected);
+        let text = Text { chosen, distributed, ..self.text };
         let statement = reader
-            .statement(self.text, &self.selected)
+            .statement(text.fill(self.file), &selected)
             .param("keys", names_of(self.keys))
             .param("interval", self.interval.unwrap_or(1))
             .param("max_gap", self.max_gap.unwrap_or(i64::MAX))

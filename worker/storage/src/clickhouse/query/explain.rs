@@ -14,7 +14,7 @@ pub async fn explain(reader: &Reader<'_>, query: &Query) -> Result<Plan> {
         _ => 0,
     };
     let selected = reader.selected(query.selector(), &query.range(), carried);
-    let text = Text::of(query.selector());
+    let text = reader.text(&selected);
     let ask = |file: &str| reader.statement(text.fill(file), &selected);
     let series: u64 = ask(include_str!("../sql/explain_series.sql")).row().await?;
     let samples: u64 = match series {

@@ -29,7 +29,10 @@ pub async fn range(
     context: &QueryContext,
 ) -> Result<Answer<RangeRow>> {
     let selected = reader.selected(&query.selector, &query.range, 0);
-    let text = Text::of(&query.selector).fill(include_str!("../sql/range.sql"));
+    let Some(selected) = reader.looked_up(selected, context).await? else {
+        return Ok(Answer { rows: Vec::new(), stats: QueryStats::default() });
+    };
+    let text = reader.text(&selected).fill(include_str!("../sql/range.sql"));
     let statement = reader.statement(text, &selected).param("rows", one_more(query.limit));
     let rows: Vec<SampleRow> = reader.ask(statement, context).await?;
     let mut stats = QueryStats::default();

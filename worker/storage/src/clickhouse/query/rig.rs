@@ -1,54 +1,18 @@
-//! The real engine for these tests: one server for all of them, a database for each.
+//! A database of its own on the tests' server, written to by plain inserts.
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::{Reader, Visible, day_of};
 use crate::clickhouse::client::{Database, Insert};
-use crate::clickhouse::options::Options;
 use crate::clickhouse::schema::{self, Dialect};
+use crate::clickhouse::testing;
 use crate::clock::{Clock, ManualClock};
 use crate::model::{Dimensions, MetricName, Tenant};
 use crate::store::Retention;
-
-/// A server that ends when this process does, since it holds the other end of its input.
-struct Server {
-    url: String,
-    _process: Child,
-    _folder: tempfile::TempDir,
-}
-
-#[allow(clippy::disallowed_methods, reason = "tests are told by the environment where a server is")]
-fn start() -> Server {
-    let named = std::env::var_os("LUMINATE_TEST_CLICKHOUSE_SERVER").map(PathBuf::from);
-    let own = std::env::current_exe().expect("a test knows its path");
-    let beside = || {
-        own.ancestors().skip(1).take(2).map(|folder| folder.join("clickhouse")).find(|path| path.is_file())
-    };
-    let binary = named.or_else(beside).expect("the server isn't built: run `make build`");
-    let folder = tempfile::tempdir().expect("a folder");
-    let mut process = Command::new(binary)
-        .arg("--path")
-        .arg(folder.path())
-        .args(["--port", "0", "--stop-with-stdin"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("the server can be run");
-    let mut line = String::new();
-    let mut output = BufReader::new(process.stdout.take().expect("a pipe"));
-    output.read_line(&mut line).expect("it says where it listens");
-    let url = line.trim().strip_prefix("listening on ").expect("it says where it listens").to_owned();
-    std::thread::spawn(move || std::io::copy(&mut output, &mut std::io::sink()));
-    Server { url, _process: process, _folder: folder }
-}
 
 /// A sample to write.
 pub type Row = (MetricName, Dimensions, i64, f64);
@@ -62,28 +26,7 @@ pub struct Rig {
 
 impl Rig {
     pub async fn open(clock: Arc<ManualClock>) -> Self {
-        static SERVER: OnceLock<Server> = OnceLock::new();
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let options = Options {
-            endpoints: vec![SERVER.get_or_init(start).url.clone()],
-            database: format!("queries_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)),
-            username: None,
-            password: None,
-            cluster: None,
-            ca_file: None,
-            fsync: false,
-            linger: Duration::ZERO,
-            max_batch_rows: 100_000,
-            max_queue_bytes: 64_000_000,
-            pool_size: 8,
-            connect_timeout: Duration::from_secs(2),
-            insert_timeout: Duration::from_secs(30),
-            query_threads: Some(2),
-            default_retention: i64::MAX,
-            retention_check: Duration::from_secs(3_600),
-            refresh: Duration::from_secs(1),
-            clock: clock.clone(),
-        };
+        let options = testing::options(&testing::fresh_name(), clock.clone(), i64::MAX);
         let database = Database::new(&options).expect("no certificates are read");
         schema::migrate(&database, &options).await.expect("tables");
         let dialect = Dialect { cluster: None, fsync: false, alp: true };

@@ -114,10 +114,9 @@ async fn slow(reader: &Reader<'_>, context: &QueryContext) -> Result<Vec<u64>> {
 }
 
 /// What runs, once as many queries run as wanted.
-async fn running(rig: &Rig, wanted: usize) -> Vec<RunningQuery> {
-    let tenant = tenant();
+async fn running(rig: &Rig, tenant: &Tenant, wanted: usize) -> Vec<RunningQuery> {
     loop {
-        let running = running_queries(&rig.database, &rig.dialect, &tenant).await.unwrap();
+        let running = running_queries(&rig.database, &rig.dialect, tenant).await.unwrap();
         if running.len() == wanted {
             return running;
         }
@@ -131,37 +130,37 @@ fn named(id: &str) -> QueryContext {
 
 #[tokio::test]
 async fn a_running_query_is_listed_and_cancelled_by_its_id() {
-    let (rig, tenant) = (rig().await, tenant());
+    let (rig, tenant) = (rig().await, Tenant::new("asks").unwrap());
     let (reader, context) = (rig.reader(&tenant, forever()), named("a:query"));
     let cancelled = async {
-        assert_eq!(running(&rig, 1).await[0].id, "a:query");
+        assert_eq!(running(&rig, &tenant, 1).await[0].id, "a:query");
         let stop = async |who: &Tenant, id| cancel(&rig.database, &rig.dialect, who, id).await.unwrap();
-        assert!(!stop(&tenant, "a").await && !stop(&Tenant::new("acm").unwrap(), "a:query").await);
+        assert!(!stop(&tenant, "a").await && !stop(&Tenant::new("ask").unwrap(), "a:query").await);
         assert!(stop(&tenant, "a:query").await);
     };
     let (answer, ()) = tokio::join!(slow(&reader, &context), cancelled);
     assert_eq!(answer.unwrap_err().kind, ErrorKind::Cancelled);
-    running(&rig, 0).await;
+    running(&rig, &tenant, 0).await;
 }
 
 #[tokio::test]
 async fn a_query_that_nobody_waits_for_stops_on_the_server() {
-    let (rig, tenant) = (rig().await, tenant());
+    let (rig, tenant) = (rig().await, Tenant::new("leaves").unwrap());
     let (reader, context) = (rig.reader(&tenant, forever()), named("dropped"));
     tokio::select! {
         answer = slow(&reader, &context) => panic!("a minute passed: {answer:?}"),
-        _ = running(&rig, 1) => {}
+        _ = running(&rig, &tenant, 1) => {}
     }
-    running(&rig, 0).await;
+    running(&rig, &tenant, 0).await;
     let context = named("cancelled");
     let cancelled = async {
-        running(&rig, 1).await;
+        running(&rig, &tenant, 1).await;
         context.cancel.cancel();
     };
     let (answer, ()) = tokio::join!(slow(&reader, &context), cancelled);
     assert_eq!(answer.unwrap_err().kind, ErrorKind::Cancelled);
-    running(&rig, 0).await;
+    running(&rig, &tenant, 0).await;
     let late = QueryContext { deadline: Instant::now() + Duration::from_millis(300), ..named("late") };
     assert_eq!(slow(&reader, &late).await.unwrap_err().kind, ErrorKind::Timeout);
-    running(&rig, 0).await;
+    running(&rig, &tenant, 0).await;
 }

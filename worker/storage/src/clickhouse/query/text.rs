@@ -2,13 +2,27 @@
 
 use std::borrow::Cow;
 
-use crate::model::{Aggregation, Selector};
+use crate::model::Aggregation;
+
+/// Which of a metric's series a statement reads.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Chosen {
+    /// All of them.
+    #[default]
+    All,
+    /// Those that the filters choose.
+    Filtered,
+    /// Few, which are bound by their fingerprints.
+    Few,
+}
 
 /// What varies in the text of a statement; whatever a user says is bound instead.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Text {
-    /// Whether series are filtered.
-    pub filtered: bool,
+    /// Which series.
+    pub chosen: Chosen,
+    /// Whether samples lie on several servers: what one part of a statement sees there, another needn't.
+    pub distributed: bool,
     /// Whether there are groups.
     pub grouped: bool,
     /// Whether there are buckets.
@@ -18,12 +32,6 @@ pub struct Text {
 }
 
 impl Text {
-    /// The text of a question about `selector`.
-    #[must_use]
-    pub fn of(selector: &Selector) -> Self {
-        Self { filtered: !selector.filters.is_empty(), ..Self::default() }
-    }
-
     /// `text` with what stands between `@` filled in.
     #[must_use]
     pub fn fill(&self, text: &str) -> String {
@@ -35,20 +43,30 @@ impl Text {
     }
 
     fn word(&self, word: &str) -> Cow<'static, str> {
+        let few = self.chosen == Chosen::Few;
+        let final_always = few || self.distributed;
         match word {
-            "SURVEY" => self.fill(include_str!("../sql/survey.sql")).into(),
-            "SAMPLES" => self.fill(include_str!("../sql/samples.sql")).into(),
+            "SURVEY_ROW" => self.fill(include_str!("../sql/survey_row.sql")).into(),
+            "SURVEY" if final_always => self.fill(include_str!("../sql/survey.sql")).into(),
+            "SURVEY" => self.fill(include_str!("../sql/survey_overlaps.sql")).into(),
+            "SAMPLES" if final_always => self.fill(include_str!("../sql/samples.sql")).into(),
+            "SAMPLES" => self.fill(include_str!("../sql/samples_overlaps.sql")).into(),
+            "CHOSEN" | "FILTERS" if few => "AND fp IN {fps:Array(UInt64)}".into(),
+            "LINES" => self.fill(include_str!("../sql/lines.sql")).into(),
             "SELECTED" => self.fill(include_str!("../sql/selected.sql")).into(),
             "PRESENT" => self.fill(include_str!("../sql/present.sql")).into(),
+            "NAMES" => self.fill(include_str!("../sql/names.sql")).into(),
+            "GROUPED" if self.grouped => self.fill(include_str!("../sql/grouped.sql")).into(),
             "NAMED" if self.grouped => self.fill(include_str!("../sql/named.sql")).into(),
-            "CHOSEN" if self.filtered => self.fill(include_str!("../sql/chosen.sql")).into(),
-            "FILTERS" if self.filtered => "AND hasAll(pairs, {pairs:Array(String)})".into(),
+            "CHOSEN" if self.chosen == Chosen::Filtered => {
+                self.fill(include_str!("../sql/chosen.sql")).into()
+            }
+            "FILTERS" if self.chosen == Chosen::Filtered => "AND hasAll(pairs, {pairs:Array(String)})".into(),
             "LIVING" => include_str!("../sql/living.sql").into(),
             "GROUP" if self.grouped => "names".into(),
             "GROUP" => "CAST([], 'Array(String)')".into(),
-            // Without groups, samples needn't become numbers by series.
-            "SERIES" if self.grouped => "fp,".into(),
-            "NAMED" | "CHOSEN" | "FILTERS" | "SERIES" => "".into(),
+            "ID" if self.grouped => "id,".into(),
+            "NAMED" | "GROUPED" | "CHOSEN" | "FILTERS" | "ID" => "".into(),
             _ => self.bucket_word(word).into(),
         }
     }
@@ -71,21 +89,18 @@ impl Text {
         }
     }
 
-    /// What depends on the aggregation: `PART` of a series' samples, `WHOLE` of a group's parts.
+    /// What is made of a group's samples.
     fn aggregate_word(&self, word: &str) -> &'static str {
         match (word, self.aggregation) {
-            ("PART", Some(Aggregation::Avg | Aggregation::Sum)) => "sum(v)",
-            ("PART", Some(Aggregation::Min)) => "min(v)",
-            ("PART", Some(Aggregation::Max)) => "max(v)",
-            ("PART", _) => "count()",
-            ("WHOLE", Some(Aggregation::Avg)) => "sum(part) / sum(n)",
-            ("WHOLE", Some(Aggregation::Sum)) => "sum(part)",
-            ("WHOLE", Some(Aggregation::Min)) => "min(part)",
-            ("WHOLE", Some(Aggregation::Max)) => "max(part)",
-            ("WHOLE", _) => "toFloat64(sum(n))",
-            ("LEVEL", Some(Aggregation::P95)) => "0.95",
-            ("LEVEL", Some(Aggregation::P99)) => "0.99",
-            ("LEVEL", _) => "0.5",
+            ("MADE", Some(Aggregation::Avg)) => "avg(v)",
+            ("MADE", Some(Aggregation::Sum)) => "sum(v)",
+            ("MADE", Some(Aggregation::Min)) => "min(v)",
+            ("MADE", Some(Aggregation::Max)) => "max(v)",
+            // Of halves, so that the difference of two values doesn't overflow.
+            ("MADE", Some(Aggregation::P50)) => "2 * quantileExactInclusive(0.5)(v / 2)",
+            ("MADE", Some(Aggregation::P95)) => "2 * quantileExactInclusive(0.95)(v / 2)",
+            ("MADE", Some(Aggregation::P99)) => "2 * quantileExactInclusive(0.99)(v / 2)",
+            ("MADE", _) => "toFloat64(count())",
             _ => "",
         }
     }
@@ -100,16 +115,16 @@ mod tests {
         let files = [
             include_str!("../sql/range.sql"),
             include_str!("../sql/aggregate.sql"),
-            include_str!("../sql/quantile.sql"),
             include_str!("../sql/integral.sql"),
             include_str!("../sql/rate.sql"),
         ];
         for aggregation in Aggregation::ALL {
-            for at in 0..8 {
+            for at in 0..24 {
                 let text = Text {
-                    filtered: at & 1 > 0,
-                    grouped: at & 2 > 0,
-                    bucketed: at & 4 > 0,
+                    chosen: [Chosen::All, Chosen::Filtered, Chosen::Few][at / 8],
+                    distributed: at & 4 > 0,
+                    grouped: at & 1 > 0,
+                    bucketed: at & 2 > 0,
                     aggregation: Some(aggregation),
                 };
                 for file in files {

@@ -15,6 +15,8 @@ use super::days::Days;
 
 /// Locks over a tenant's spellings.
 const SHARDS: usize = 16;
+/// Metrics without a known series that a sweep leaves a tenant.
+const IDLE_METRICS: usize = 1_000;
 
 /// A tenant's metrics by number: grows only, and is replaced with the generation.
 #[derive(Debug, Default)]
@@ -180,9 +182,13 @@ impl TenantSeries {
             return;
         }
         let mut known = self.known.write();
-        if known.generation == generation {
-            return;
+        if known.generation != generation {
+            self.forget(&mut known, generation);
         }
+    }
+
+    /// Forgets everything, and goes on under `generation`.
+    fn forget(&self, known: &mut Known, generation: u64) {
         let mut forgotten = known.handles.len();
         *known = Known {
             generation,
@@ -220,7 +226,7 @@ impl TenantSeries {
     /// Forgets the series that weren't used since the last sweep; or, `by_chance`, half of all.
     pub fn sweep(&self, by_chance: bool) {
         let mut known = self.known.write();
-        let Known { handles, prints, .. } = &mut *known;
+        let Known { generation, metrics, handles, prints, .. } = &mut *known;
         let before = handles.len();
         handles.retain(
             |_, series| if by_chance { fastrand::bool() } else { std::mem::take(series.used.get_mut()) },
@@ -237,6 +243,11 @@ impl TenantSeries {
             shard.shrink_to_fit();
         }
         self.used.fetch_sub(forgotten, Ordering::Relaxed);
+        // Names of metrics leave only all together.
+        if metrics.names(<[MetricName]>::len) > IDLE_METRICS + handles.len() * 2 {
+            let generation = *generation;
+            self.forget(&mut known, generation);
+        }
     }
 
     fn shard(&self, spelling: Spelling) -> ([u64; 2], &RwLock<HashMap<[u64; 2], u32>>) {
@@ -319,13 +330,15 @@ impl Pending {
 pub struct Created {
     series: Arc<TenantSeries>,
     prints: Vec<u64>,
+    /// Whether there may be others, which were created without being counted.
+    uncounted: bool,
 }
 
 impl Created {
     /// None yet.
     #[must_use]
     pub fn new(series: Arc<TenantSeries>) -> Self {
-        Self { series, prints: Vec::new() }
+        Self { series, prints: Vec::new(), uncounted: false }
     }
 
     /// Adds one.
@@ -334,14 +347,27 @@ impl Created {
         self.prints.push(fp);
     }
 
+    /// Series may be created that nobody counts, for lack of a limit: what was counted holds no longer.
+    pub fn add_uncounted(&mut self) {
+        self.uncounted = true;
+    }
+
+    fn doubt(&self) {
+        if self.uncounted {
+            self.series.pending.doubtful.store(true, Ordering::Release);
+        }
+    }
+
     /// All are in ClickHouse.
     pub fn stored(&mut self) {
+        self.doubt();
         self.series.pending.remove(&std::mem::take(&mut self.prints), true);
     }
 }
 
 impl Drop for Created {
     fn drop(&mut self) {
+        self.doubt();
         self.series.pending.remove(&self.prints, false);
     }
 }

@@ -3,7 +3,7 @@
 //! With one worker the count is exact: what ClickHouse has, and what this worker has created since. Series
 //! of other workers are seen when it is read again, every [`REFRESH`].
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,8 +22,10 @@ use super::days::{Days, day_of};
 const REFRESH: Duration = Duration::from_secs(10);
 /// A count of very many series is read again only after this many times what reading it took.
 const PATIENCE: u32 = 20;
-/// Fingerprints in one question: a form field holds 128 KiB by default.
-const PRINTS: usize = 5_000;
+/// Most bytes of one parameter: the server takes 128 KiB of a form's field by default.
+const FIELD: usize = 100_000;
+/// Most bytes of a fingerprint in a parameter, with its comma.
+const PRINT: usize = 21;
 
 /// From which day on a tenant's samples are kept.
 #[derive(Debug, Clone)]
@@ -112,7 +114,7 @@ impl Questions<'_> {
     /// What the server says.
     pub async fn known(&self, series: &[(u64, &MetricName)], newest: i32) -> Answered<HashMap<u64, Days>> {
         let mut known = HashMap::new();
-        for part in series.chunks(PRINTS) {
+        for part in fields(series, |(_, metric)| metric.as_str().len() + PRINT) {
             let metrics: BTreeSet<&MetricName> = part.iter().map(|(_, metric)| *metric).collect();
             let floors: HashMap<u64, i32> =
                 part.iter().map(|(fp, metric)| (*fp, self.floors.of(metric))).collect();
@@ -143,17 +145,41 @@ impl Questions<'_> {
     }
 
     async fn counts(&self, metrics: &[MetricName], pending: Vec<u64>) -> Answered<Vec<(MetricName, u64)>> {
-        let floors: Vec<i32> = metrics.iter().map(|metric| self.floors.of(metric)).collect();
-        let rows: Vec<CountRow> = self
-            .ask(include_str!("../sql/count_series.sql"))
-            .param("metrics", names(metrics.iter()))
-            .param("pending", pending)
-            .param("floor", floors.iter().min().copied().unwrap_or(i32::MIN))
-            .param("floors", floors)
-            .rows()
-            .await?;
-        Ok(rows.into_iter().filter_map(|row| Some((MetricName::new(&row.name).ok()?, row.series))).collect())
+        let mut by_floor: BTreeMap<i32, Vec<&MetricName>> = BTreeMap::new();
+        metrics.iter().for_each(|metric| by_floor.entry(self.floors.of(metric)).or_default().push(metric));
+        let mut counts = Vec::new();
+        for (floor, metrics) in by_floor {
+            for part in fields(&metrics, |metric| metric.as_str().len()) {
+                let rows: Vec<CountRow> = self
+                    .ask(include_str!("../sql/count_series.sql"))
+                    .param("metrics", names(part.iter().copied()))
+                    .param("pending", pending.clone())
+                    .param("floor", floor)
+                    .rows()
+                    .await?;
+                let count = |row: CountRow| Some((MetricName::new(&row.name).ok()?, row.series));
+                counts.extend(rows.into_iter().filter_map(count));
+            }
+        }
+        Ok(counts)
     }
+}
+
+/// Parts of `items` that each fit into one parameter.
+fn fields<T>(mut items: &[T], size: impl Fn(&T) -> usize) -> Vec<&[T]> {
+    let mut parts = Vec::new();
+    while !items.is_empty() {
+        // Each with two quotes and a comma.
+        let sizes = items.iter().scan(0, |sum, item| {
+            *sum += size(item) + 3;
+            Some(*sum)
+        });
+        let fit = sizes.take_while(|sum| *sum <= FIELD).count().max(1);
+        let (part, rest) = items.split_at(fit);
+        parts.push(part);
+        items = rest;
+    }
+    parts
 }
 
 fn names<'a>(metrics: impl Iterator<Item = &'a MetricName>) -> Vec<String> {
@@ -228,7 +254,7 @@ impl Census {
         let asked = Instant::now();
         // The ones under way are left out of the question and added here, so that each counts once,
         // whether it lands before the server answers or after.
-        let pending = questions.tenant.pending.at_most(PRINTS).await;
+        let pending = questions.tenant.pending.at_most(FIELD / PRINT).await;
         let prints = pending.iter().map(|(fp, _)| *fp).collect();
         let mut counts: HashMap<MetricName, u64> = metrics.iter().map(|metric| (metric.clone(), 0)).collect();
         for (metric, series) in questions.counts(metrics, prints).await? {
@@ -301,6 +327,14 @@ mod tests {
         assert_eq!(census.create(&metric("m"), &none), Err(Refusal::SeriesLimit { limit: 0 }));
         let one = SeriesLimits { max_metrics: 1, max_series_per_metric: 1 };
         assert_eq!(census.create(&metric("n"), &one), Ok(()));
+    }
+
+    #[test]
+    fn a_question_is_split_where_a_parameter_would_be_too_long() {
+        let sizes = [60_000, 39_994, 1, 200_000, 5];
+        let parts: Vec<_> = fields(&sizes, |size| *size).into_iter().map(<[usize]>::len).collect();
+        assert_eq!(parts, [2, 1, 1, 1]);
+        assert!(fields(&[], |size: &usize| *size).is_empty());
     }
 
     #[test]

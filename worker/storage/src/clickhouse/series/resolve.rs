@@ -128,7 +128,9 @@ impl Resolver<'_> {
         self.describe(&mut resolved)?;
         // 3. IO where it isn't known: whether it may be created; may refuse rows.
         let creates = resolved.described.iter().any(|series| series.verdict.is_none());
-        if creates && batch.limits != SeriesLimits::NONE {
+        if creates && batch.limits == SeriesLimits::NONE {
+            resolved.created.add_uncounted();
+        } else if creates {
             self.admit(&mut resolved, &batch.limits).await?;
         }
         // 4. Rows of described series.

@@ -1,17 +1,12 @@
--- The first row tells of all samples (series, samples read), the others are the answer's.
-WITH @SURVEY@ AS survey
-SELECT
-    true AS of_all, CAST([], 'Array(String)') AS names, toInt64(0) AS bucket, toFloat64(0) AS value,
-    assumeNotNull(survey.1) AS samples, assumeNotNull(survey.2) AS scanned
-UNION ALL
-SELECT false, @GROUP@ AS group, bucket, @WHOLE@, sum(n), 0
+@SURVEY_ROW@
+SELECT false, @GROUP@ AS group, bucket, made, n, 0
 FROM
 (
-    SELECT @SERIES@ @BUCKET@ AS bucket, count() AS n, @PART@ AS part
+    SELECT @ID@ @BUCKET@ AS bucket, @MADE@ AS made, count() AS n
     FROM @SAMPLES@ AS latest
-    GROUP BY @SERIES@ bucket
-) AS parts
+    @GROUPED@
+    GROUP BY @ID@ bucket
+) AS cells
 @NAMED@
-GROUP BY group, bucket
 ORDER BY group, bucket
 LIMIT {rows:UInt64}

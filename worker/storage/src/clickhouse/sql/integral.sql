@@ -1,12 +1,7 @@
--- The first row tells of all samples (series, samples read), the others are the answer's.
+@SURVEY_ROW@
 -- Each sample with the segment that ends in it, once for each bucket that the segment reaches; its last
 -- bucket, or its only one, is the sample's own.
-WITH @SURVEY@ AS survey
-SELECT
-    true AS of_all, CAST([], 'Array(String)') AS names, toInt64(0) AS bucket, toFloat64(0) AS value,
-    assumeNotNull(survey.1) AS samples, assumeNotNull(survey.2) AS scanned
-UNION ALL
-SELECT false, @GROUP@ AS group, bucket, sum(part), sum(n), 0
+SELECT false, @GROUP@ AS group, bucket, made, n, 0
 FROM
 (
     WITH
@@ -15,26 +10,26 @@ FROM
         v_before * (1 - left_share) + v * left_share AS v_left,
         v_before * (1 - right_share) + v * right_share AS v_right
     SELECT
-        @SERIES@ bucket, countIf(bucket = own) AS n,
-        sum(if(joined, (v_left / 2 + v_right / 2) * ((right - left) / 1000), 0)) AS part
+        @ID@ bucket, countIf(bucket = own) AS n,
+        sum(if(joined, (v_left / 2 + v_right / 2) * ((right - left) / 1000), 0)) AS made
     FROM
     (
         SELECT
-            fp, time, v, before, v_before, @BUCKET@ AS own,
+            @ID@ time, v, before, v_before, @BUCKET@ AS own,
             NOT isNaN(v_before) AND time - before <= {max_gap:Int64} AS joined,
             arrayJoin(@BUCKETS@) AS bucket
         FROM
         (
             SELECT
-                fp, time, v,
-                lagInFrame(time, 1, toInt64(0)) OVER line AS before, lagInFrame(v, 1, nan) OVER line AS v_before
-            FROM @SAMPLES@ AS latest
-            WINDOW line AS (PARTITION BY fp ORDER BY time ROWS BETWEEN 1 PRECEDING AND CURRENT ROW)
-        ) AS segments
+                @ID@ times, values,
+                arrayShiftRight(times, 1) AS times_before, arrayShiftRight(values, 1, nan) AS values_before
+            FROM @LINES@ AS lines
+            @GROUPED@
+        ) AS lines
+        ARRAY JOIN times AS time, values AS v, times_before AS before, values_before AS v_before
     ) AS pieces
-    GROUP BY @SERIES@ bucket
-) AS parts
+    GROUP BY @ID@ bucket
+) AS cells
 @NAMED@
-GROUP BY group, bucket
 ORDER BY group, bucket
 LIMIT {rows:UInt64}

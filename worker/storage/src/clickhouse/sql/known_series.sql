@@ -9,5 +9,5 @@ SELECT
     ) AS days
 FROM series
 WHERE tenant = {tenant:String} AND metric IN {metrics:Array(String)} AND fp IN {prints:Array(UInt64)}
-    AND day >= toDate32({floor:Int32})
+    AND toInt32(day) >= {floor:Int32}
 GROUP BY fp

@@ -1,23 +1,21 @@
--- The first row tells of all samples (series, samples read), the others are the answer's.
-WITH @SURVEY@ AS survey
-SELECT
-    true AS of_all, CAST([], 'Array(String)') AS names, toInt64(0) AS bucket, toFloat64(0) AS value,
-    assumeNotNull(survey.1) AS samples, assumeNotNull(survey.2) AS scanned
-UNION ALL
-SELECT false, @GROUP@ AS group, bucket, sum(part) / ({interval:Int64} / 1000), 0, 0
+@SURVEY_ROW@
+SELECT false, @GROUP@ AS group, bucket, made, 0, 0
 FROM
 (
-    SELECT @SERIES@ @BUCKET@ AS bucket, sum(if(v < v_before, v, v - v_before)) AS part
+    SELECT @ID@ @BUCKET@ AS bucket, sum(step) / ({interval:Int64} / 1000) AS made
     FROM
     (
-        SELECT fp, time, v, lagInFrame(v, 1, nan) OVER line AS v_before
-        FROM @SAMPLES@ AS latest
-        WINDOW line AS (PARTITION BY fp ORDER BY time ROWS BETWEEN 1 PRECEDING AND CURRENT ROW)
-    ) AS steps
-    WHERE time >= {start:Int64} AND NOT isNaN(v_before)
-    GROUP BY @SERIES@ bucket
-) AS parts
+        -- A step is the increase, or after a reset the new value; the first sample of a series ends none.
+        SELECT
+            @ID@ times,
+            arrayMap((v, before) -> if(v < before, v, v - before), values, arrayShiftRight(values, 1, nan)) AS steps
+        FROM @LINES@ AS lines
+        @GROUPED@
+    ) AS lines
+    ARRAY JOIN times AS time, steps AS step
+    WHERE time >= {start:Int64} AND NOT isNaN(step)
+    GROUP BY @ID@ bucket
+) AS cells
 @NAMED@
-GROUP BY group, bucket
 ORDER BY group, bucket
 LIMIT {rows:UInt64}

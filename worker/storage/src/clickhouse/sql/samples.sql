@@ -1,6 +1,6 @@
--- The last write of each sample; nothing where there are more of them than may be read.
+-- The last write of each sample; nothing where there are more samples than may be read.
 (
     SELECT fp, toUnixTimestamp64Milli(ts) AS time, v
     FROM samples FINAL
-    WHERE @SELECTED@ AND survey.2 <= {most:UInt64}
+    WHERE survey.2 <= {most:UInt64} AND @SELECTED@
 )

@@ -1,5 +1,5 @@
--- Series with a sample since the start (what is read before it carries in), and samples to be read. Samples
--- that were written twice and aren't merged yet count twice: they are read.
+-- Of what is selected: series with a sample since the start (what is read before it carries in), and samples.
+-- Ones that were written twice and aren't merged yet count twice: they are read.
 (
     SELECT (uniqExactIf(fp, ts >= fromUnixTimestamp64Milli({start:Int64}, 'UTC')), count())
     FROM samples

@@ -205,7 +205,7 @@ impl Inserter {
     #[must_use]
     pub fn late(&self) -> StoreError {
         let none = || Failure::new(Cause::TimedOut, "the insert isn't done in time");
-        refusal(self.trouble.lock().clone().unwrap_or_else(none))
+        refusal(self.trouble().unwrap_or_else(none))
     }
 }
 

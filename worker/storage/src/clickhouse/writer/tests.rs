@@ -1,5 +1,6 @@
 //! Writes against the real engine, with what lies between now and then in the way.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
@@ -69,6 +70,13 @@ impl Bench {
 
     async fn write(&self, rows: &[(&str, i64, f64)]) -> Result<WriteOutcome> {
         self.writer.write(&self.tenant, self.batch(SeriesLimits::NONE, rows)).await
+    }
+
+    /// Writes as a client does that comes again.
+    async fn write_until_stored(&self, rows: &[(&str, i64, f64)]) {
+        while let Err(error) = self.write(rows).await {
+            assert!(matches!(error.kind, ErrorKind::Unavailable { .. }), "{error:?}");
+        }
     }
 
     async fn ask<T: clickhouse::RowOwned + clickhouse::RowRead>(&self, sql: &str) -> Vec<T> {
@@ -207,6 +215,71 @@ async fn rows_arrive_as_they_were_written() {
     assert_eq!(series, [format!("m{{'a':'x','k':'東京'}} {day} 1"), format!("n{{}} {} 1", day - 1)]);
     assert_eq!(bench.accepted.of(&bench.tenant, i64::from(day_of(NOW))), 4);
     bench.end().await;
+}
+
+/// What was written last for a tenant's series and time.
+type Written = BTreeMap<(String, String, i64), f64>;
+
+/// Writes a tenant's random batches one after another, each again in full where it is stale.
+async fn write_randomly(bench: &Bench, name: &str, seed: u64) -> Written {
+    let (mut random, tenant) = (fastrand::Rng::with_seed(seed), Tenant::new(name).unwrap());
+    let mut written = Written::new();
+    for _ in 0..20 {
+        let lookup = bench.writer.lookup(&tenant);
+        let rows = (0..random.usize(1..300)).map(|_| {
+            let text = format!("m{}{{k=v{}}}", random.u8(0..5), random.u8(0..40));
+            (text, T0 - DAY * random.i64(0..3) + random.i64(0..50), random.f64())
+        });
+        let rows: Vec<(String, i64, f64)> = rows.collect();
+        let batch = |by_handle: bool| {
+            let mut batch = Batch::new(SeriesLimits::NONE);
+            for (text, time, value) in &rows {
+                let spelling = lookup.hasher().hash(text.as_bytes());
+                let known = lookup.find(spelling).filter(|_| by_handle).map(RowSeries::Known);
+                let row = known.unwrap_or_else(|| {
+                    let (metric, dimensions) = series(text);
+                    batch.describe(NewSeries { metric, dimensions, spelling: Some(spelling) })
+                });
+                batch.push(row, *time, *value);
+            }
+            batch
+        };
+        let outcome = match bench.writer.write(&tenant, batch(true)).await {
+            Err(error) if error.kind == ErrorKind::StaleSeries => {
+                bench.writer.write(&tenant, batch(false)).await
+            }
+            outcome => outcome,
+        };
+        assert_eq!(outcome.unwrap().refused, []);
+        written.extend(rows.into_iter().map(|(text, time, value)| ((name.to_owned(), text, time), value)));
+    }
+    written
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn blocks_of_many_tenants_hold_the_last_of_everything() {
+    let bench = Arc::new(Bench::new(|options| options.linger = Duration::from_millis(20)).await);
+    let write = |(seed, name): (u64, &'static str)| {
+        let bench = Arc::clone(&bench);
+        tokio::spawn(async move { write_randomly(&bench, name, seed).await })
+    };
+    let mut written = Written::new();
+    for task in (0..).zip(["a", "b", "aa", "A", "a-b"]).map(write).collect::<Vec<_>>() {
+        written.append(&mut task.await.unwrap());
+    }
+    let rows = bench
+        .ask::<(String, String, i64, f64)>(
+            "SELECT toString(tenant), concat(toString(metric), '{k=', of.value, '}'), \
+             toUnixTimestamp64Milli(ts), v FROM samples FINAL INNER JOIN \
+             (SELECT DISTINCT tenant, metric, fp, dimensions['k'] AS value FROM series) AS of \
+             USING (tenant, metric, fp)",
+        )
+        .await;
+    let count = rows.len();
+    let stored: Written = rows.into_iter().map(|(tenant, text, time, v)| ((tenant, text, time), v)).collect();
+    assert_eq!(count, stored.len());
+    assert!(stored == written, "{} stored, {} written", stored.len(), written.len());
+    Arc::into_inner(bench).unwrap().end().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -354,7 +427,7 @@ async fn a_server_that_is_away_is_unavailable_and_then_has_everything_once() {
     assert!(matches!(error.kind, ErrorKind::Unavailable { .. }), "{error:?}");
     assert!(error.message.contains("can't be reached"), "{error:?}");
     let _proxy = Proxy::start(port).await;
-    bench.write(&[("m", 1, 1.0), ("n", 1, 1.0)]).await.unwrap();
+    bench.write_until_stored(&[("m", 1, 1.0), ("n", 1, 1.0)]).await;
     assert_eq!((bench.count("samples FINAL").await, bench.count("series FINAL").await), (3, 2));
     assert_eq!(bench.writer.inner.queue.used(), 0);
     bench.end().await;
@@ -373,13 +446,12 @@ async fn a_block_whose_answer_is_lost_lands_before_any_later_one() {
     // Its caller hears that it may or may not be stored. The block itself is neither lost nor overtaken.
     let error = bench.write(&[("m", 0, 2.0)]).await.unwrap_err();
     assert!(matches!(error.kind, ErrorKind::Unavailable { .. }), "{error:?}");
-    let waiting = bench.write(&[("m", 0, 3.0)]);
+    let waiting = bench.write_until_stored(&[("m", 0, 3.0)]);
     let healed = async {
         tokio::time::sleep(Duration::from_millis(100)).await;
         proxy.set(Mode::Pass);
     };
-    let (outcome, ()) = tokio::join!(waiting, healed);
-    outcome.unwrap();
+    tokio::join!(waiting, healed);
     assert_eq!(bench.samples().await, [format!("acme m {T0} 3")]);
     assert_eq!(bench.writer.inner.queue.used(), 0);
     bench.end().await;
