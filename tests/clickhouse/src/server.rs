@@ -105,7 +105,8 @@ impl Server {
         lock.try_lock().map_err(|_| format!("{folder} is in use by another test server"))?;
         let folder =
             options.folder.canonicalize().map_err(|error| format!("{folder} can't be read: {error}"))?;
-        let configure = |name| cluster::configure(&folder, name).map_err(|error| format!("--cluster: {error}"));
+        let configure =
+            |name| cluster::configure(&folder, name).map_err(|error| format!("--cluster: {error}"));
         let configuration = options.cluster.as_deref().map(configure).transpose()?;
         let engine = Engine::open(&options.library, &folder, configuration.as_deref())?;
         let mut first = engine.connect()?;
