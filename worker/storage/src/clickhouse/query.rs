@@ -8,6 +8,8 @@
 //!   at all: seldom, and to read without `FINAL` takes a third of the time.
 //! - **Groups**: series get the numbers of their groups, samples are gathered by those and by bucket, and what
 //!   comes out gets the groups' names. Rates and integrals go through a series' samples in order first.
+//!   Sums, means, counts and extremes without buckets are made in one pass by series and part, which tells by
+//!   itself whether parts overlap; where they do, it is asked again with `FINAL`.
 //! - **What it cost** comes as one more row: series with a sample in range, and samples read, surveyed
 //!   in the same statement. Where there are more of them than may be read, the survey is all that is done.
 //!
@@ -126,7 +128,7 @@ impl Reader<'_> {
 
     /// The text about what is selected, without groups or buckets.
     fn text(&self, selected: &Selected<'_>) -> Text {
-        Text { chosen: selected.chosen, distributed: self.dialect.cluster.is_some(), ..Text::default() }
+        Text { chosen: selected.chosen, always_final: self.dialect.cluster.is_some(), ..Text::default() }
     }
 
     /// A statement of `text`, with what is selected bound.

@@ -103,18 +103,12 @@ impl Cells<'_> {
         context: &QueryContext,
         row: impl Fn(CellRow) -> R,
     ) -> Result<Answer<R>> {
-        let Some(selected) = reader.looked_up(self.selected, context).await? else {
+        let Some(selected) = reader.looked_up(self.selected.clone(), context).await? else {
             return Ok(Answer { rows: Vec::new(), stats: QueryStats::default() });
         };
-        let Text { chosen, distributed, .. } = reader.text(&selected);
-        let text = Text { chosen, distributed, ..self.text };
-        let statement = reader
-            .statement(text.fill(self.file), &selected)
-            .param("keys", names_of(self.keys))
-            .param("interval", self.interval.unwrap_or(1))
-            .param("max_gap", self.max_gap.unwrap_or(i64::MAX))
-            .param("rows", one_more(self.limit));
-        let mut cells: Vec<CellRow> = reader.ask(statement, context).await?;
+        let Text { chosen, always_final, .. } = reader.text(&selected);
+        let text = Text { chosen, always_final, ..self.text };
+        let mut cells = self.rows(reader, &selected, text, context).await?;
         let survey = cells.iter().position(|cell| cell.of_all).map(|at| cells.remove(at));
         let (series_matched, points_scanned) = survey.map_or((0, 0), |row| (row.samples, row.scanned));
         context.check(points_scanned)?;
@@ -122,5 +116,41 @@ impl Cells<'_> {
         cells.truncate(self.limit);
         let stats = QueryStats { points_scanned, series_matched, truncated };
         Ok(Answer { rows: cells.into_iter().map(row).collect(), stats })
+    }
+
+    /// The rows of the answer and the one of all samples.
+    async fn rows(
+        &self,
+        reader: &Reader<'_>,
+        selected: &Selected<'_>,
+        mut text: Text,
+        context: &QueryContext,
+    ) -> Result<Vec<CellRow>> {
+        if text.one_pass() {
+            let parts = text.fill(include_str!("../sql/aggregate_parts.sql"));
+            let rows = self.put(reader, selected, parts, context).await?;
+            let overlapping = rows.iter().any(|row| row.of_all && row.bucket > 0);
+            if !overlapping {
+                return Ok(rows);
+            }
+            text.always_final = true;
+        }
+        self.put(reader, selected, text.fill(self.file), context).await
+    }
+
+    async fn put(
+        &self,
+        reader: &Reader<'_>,
+        selected: &Selected<'_>,
+        text: String,
+        context: &QueryContext,
+    ) -> Result<Vec<CellRow>> {
+        let statement = reader
+            .statement(text, selected)
+            .param("keys", names_of(self.keys))
+            .param("interval", self.interval.unwrap_or(1))
+            .param("max_gap", self.max_gap.unwrap_or(i64::MAX))
+            .param("rows", one_more(self.limit));
+        reader.ask(statement, context).await
     }
 }

@@ -21,8 +21,8 @@ pub enum Chosen {
 pub struct Text {
     /// Which series.
     pub chosen: Chosen,
-    /// Whether samples lie on several servers: what one part of a statement sees there, another needn't.
-    pub distributed: bool,
+    /// Whether `FINAL` is needed whatever a survey says: several servers need not see the same in both.
+    pub always_final: bool,
     /// Whether there are groups.
     pub grouped: bool,
     /// Whether there are buckets.
@@ -42,14 +42,31 @@ impl Text {
         filled
     }
 
+    /// Whether numbers by series and part say all, so that samples needn't be surveyed first.
+    #[must_use]
+    pub fn one_pass(&self) -> bool {
+        let (many, parts) = (self.chosen != Chosen::Few, !self.bucketed && !self.always_final);
+        let adds_up = matches!(
+            self.aggregation,
+            Some(
+                Aggregation::Avg
+                    | Aggregation::Sum
+                    | Aggregation::Count
+                    | Aggregation::Min
+                    | Aggregation::Max
+            )
+        );
+        many && parts && adds_up
+    }
+
     fn word(&self, word: &str) -> Cow<'static, str> {
         let few = self.chosen == Chosen::Few;
-        let final_always = few || self.distributed;
+        let always_final = few || self.always_final;
         match word {
             "SURVEY_ROW" => self.fill(include_str!("../sql/survey_row.sql")).into(),
-            "SURVEY" if final_always => self.fill(include_str!("../sql/survey.sql")).into(),
+            "SURVEY" if always_final => self.fill(include_str!("../sql/survey.sql")).into(),
             "SURVEY" => self.fill(include_str!("../sql/survey_overlaps.sql")).into(),
-            "SAMPLES" if final_always => self.fill(include_str!("../sql/samples.sql")).into(),
+            "SAMPLES" if always_final => self.fill(include_str!("../sql/samples.sql")).into(),
             "SAMPLES" => self.fill(include_str!("../sql/samples_overlaps.sql")).into(),
             "CHOSEN" | "FILTERS" if few => "AND fp IN {fps:Array(UInt64)}".into(),
             "LINES" => self.fill(include_str!("../sql/lines.sql")).into(),
@@ -57,6 +74,8 @@ impl Text {
             "PRESENT" => self.fill(include_str!("../sql/present.sql")).into(),
             "NAMES" => self.fill(include_str!("../sql/names.sql")).into(),
             "GROUPED" if self.grouped => self.fill(include_str!("../sql/grouped.sql")).into(),
+            "NAMED_SERIES" if self.grouped => self.fill(include_str!("../sql/named_series.sql")).into(),
+            "ID_OR_0" => if self.grouped { "id" } else { "toUInt64(0)" }.into(),
             "NAMED" if self.grouped => self.fill(include_str!("../sql/named.sql")).into(),
             "CHOSEN" if self.chosen == Chosen::Filtered => {
                 self.fill(include_str!("../sql/chosen.sql")).into()
@@ -66,7 +85,7 @@ impl Text {
             "GROUP" if self.grouped => "names".into(),
             "GROUP" => "CAST([], 'Array(String)')".into(),
             "ID" if self.grouped => "id,".into(),
-            "NAMED" | "GROUPED" | "CHOSEN" | "FILTERS" | "ID" => "".into(),
+            "NAMED" | "NAMED_SERIES" | "GROUPED" | "CHOSEN" | "FILTERS" | "ID" => "".into(),
             _ => self.bucket_word(word).into(),
         }
     }
@@ -89,7 +108,7 @@ impl Text {
         }
     }
 
-    /// What is made of a group's samples.
+    /// What is made of a group's samples; or of a series' in one part, of those together, and of series'.
     fn aggregate_word(&self, word: &str) -> &'static str {
         match (word, self.aggregation) {
             ("MADE", Some(Aggregation::Avg)) => "avg(v)",
@@ -101,6 +120,17 @@ impl Text {
             ("MADE", Some(Aggregation::P95)) => "2 * quantileExactInclusive(0.95)(v / 2)",
             ("MADE", Some(Aggregation::P99)) => "2 * quantileExactInclusive(0.99)(v / 2)",
             ("MADE", _) => "toFloat64(count())",
+            ("PART", Some(Aggregation::Min)) => "min(v)",
+            ("PART", Some(Aggregation::Max)) => "max(v)",
+            ("PART", _) => "sum(v)",
+            ("TOGETHER", Some(Aggregation::Min)) => "min(made_of_part)",
+            ("TOGETHER", Some(Aggregation::Max)) => "max(made_of_part)",
+            ("TOGETHER", _) => "sum(made_of_part)",
+            ("WHOLE", Some(Aggregation::Avg)) => "sum(made) / sum(n)",
+            ("WHOLE", Some(Aggregation::Sum)) => "sum(made)",
+            ("WHOLE", Some(Aggregation::Min)) => "min(made)",
+            ("WHOLE", Some(Aggregation::Max)) => "max(made)",
+            ("WHOLE", _) => "toFloat64(sum(n))",
             _ => "",
         }
     }
@@ -115,6 +145,7 @@ mod tests {
         let files = [
             include_str!("../sql/range.sql"),
             include_str!("../sql/aggregate.sql"),
+            include_str!("../sql/aggregate_parts.sql"),
             include_str!("../sql/integral.sql"),
             include_str!("../sql/rate.sql"),
         ];
@@ -122,7 +153,7 @@ mod tests {
             for at in 0..24 {
                 let text = Text {
                     chosen: [Chosen::All, Chosen::Filtered, Chosen::Few][at / 8],
-                    distributed: at & 4 > 0,
+                    always_final: at & 4 > 0,
                     grouped: at & 1 > 0,
                     bucketed: at & 2 > 0,
                     aggregation: Some(aggregation),

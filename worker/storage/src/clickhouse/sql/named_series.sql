@@ -1,0 +1,1 @@
+INNER JOIN (SELECT fp, names, sipHash64(names) AS id FROM (@NAMES@)) AS groups USING (fp)
