@@ -1,4 +1,4 @@
-//! Questions about samples: one statement each, its text in a file of `sql/`, every value bound.
+//! Questions about samples: statements whose texts are files of `sql/`, every value bound.
 //!
 //! # How an answer comes about
 //! - **Which series**: looked up in `series` by their `key=value` pairs. Few are bound by their fingerprints, many
