@@ -241,7 +241,7 @@ fn may_have_arrived(failure: &Failure, several: bool) -> bool {
         // With several endpoints this one may not be the first that failed.
         Cause::Unreachable => several,
         Cause::NewerSchema => false,
-        Cause::Broken | Cause::TimedOut | Cause::Malformed => true,
+        Cause::Broken | Cause::TimedOut | Cause::Foreign | Cause::Malformed => true,
         Cause::Exception(code) => {
             several
                 || matches!(
@@ -261,7 +261,7 @@ fn may_have_arrived(failure: &Failure, several: bool) -> bool {
 /// Whether the same block may fare better in a moment, without anybody's doing.
 fn passes(failure: &Failure) -> bool {
     match failure.cause {
-        Cause::Unreachable | Cause::Broken | Cause::TimedOut => true,
+        Cause::Unreachable | Cause::Broken | Cause::TimedOut | Cause::Foreign => true,
         Cause::Malformed | Cause::NewerSchema => false,
         // The server has too little memory, not this insert.
         Cause::Exception(code::MEMORY_LIMIT_EXCEEDED) => failure.kind() != ErrorKind::QueryTooLarge,
