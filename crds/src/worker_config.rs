@@ -225,6 +225,9 @@ section! {
         ack: Ack = Ack::Durable,
         /// Shortest time between the starts of two inserts (default 500ms).
         linger: Span = Span::from_millis(500),
+        /// How often a worker looks for what others have deleted or keep shorter; the same on all of them, since a
+        /// delete takes two and a half times as long (default 1s).
+        refresh: Span = Span::from_secs(1),
         /// Most rows of an insert (default 1000000).
         max_batch_rows: u64 = 1_000_000,
         /// Most bytes that wait to be inserted (default 64 MB).

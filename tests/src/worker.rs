@@ -124,6 +124,7 @@ impl Setup {
             .with("storage.clickhouse.endpoints", url)
             .with("storage.clickhouse.database", database)
             .with("storage.clickhouse.linger", "10ms")
+            .with("storage.clickhouse.refresh", "50ms")
     }
 
     /// Sets a key of the configuration, such as `ingest.max_batch`.

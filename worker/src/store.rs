@@ -6,10 +6,6 @@ use luminate_crds::worker_config::{Ack, Backend, WorkerConfig};
 use luminate_storage::clock::Clock;
 use luminate_storage::store::{MetricsStore, Result, StoreError};
 
-/// How often a worker looks for what others have deleted or kept shorter. A delete takes two and a half times
-/// as long, since every worker must have heard of it.
-const REFRESH: std::time::Duration = std::time::Duration::from_secs(1);
-
 /// Opens the store; blocks until its log is replayed. ClickHouse is opened in the background.
 ///
 /// # Errors
@@ -43,7 +39,7 @@ fn clickhouse(config: &WorkerConfig, clock: Arc<dyn Clock>) -> Result<Arc<dyn Me
         query_threads: settings.query_threads.map(count),
         default_retention: config.retention.default.millis(),
         retention_check: config.retention.check_interval.duration(),
-        refresh: REFRESH,
+        refresh: settings.refresh.duration(),
         clock,
     })?;
     Ok(Arc::new(store))

@@ -76,7 +76,8 @@ mod tests {
     use super::*;
 
     fn of(sql: &str) -> Option<String> {
-        alone(sql.as_bytes()).map(|text| String::from_utf8(text).unwrap().split_whitespace().collect::<Vec<_>>().join(" "))
+        alone(sql.as_bytes())
+            .map(|text| String::from_utf8(text).unwrap().split_whitespace().collect::<Vec<_>>().join(" "))
     }
 
     #[test]
@@ -85,7 +86,10 @@ mod tests {
         assert_eq!(of(sql).unwrap(), "CREATE TABLE t (a Int8) ENGINE = ReplacingMergeTree( a)");
         let sql = "CREATE TABLE t (a Int8) ENGINE = ReplicatedMergeTree('/x', 'r') ORDER BY a";
         assert_eq!(of(sql).unwrap(), "CREATE TABLE t (a Int8) ENGINE = MergeTree() ORDER BY a");
-        assert_eq!(of("DELETE FROM t ON CLUSTER main WHERE a = 'ON CLUSTER b'").unwrap(), "DELETE FROM t WHERE a = 'ON CLUSTER b'");
+        assert_eq!(
+            of("DELETE FROM t ON CLUSTER main WHERE a = 'ON CLUSTER b'").unwrap(),
+            "DELETE FROM t WHERE a = 'ON CLUSTER b'"
+        );
     }
 
     #[test]

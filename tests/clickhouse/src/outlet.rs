@@ -18,6 +18,7 @@ use tokio::time::timeout;
 
 use crate::compression::{Encoding, Packer};
 use crate::exception::Exception;
+use crate::socket::Link;
 
 /// What the server keeps back of an answer.
 pub const BUFFER: usize = 1 << 20;
@@ -33,23 +34,20 @@ const LOOK: Duration = Duration::from_millis(100);
 pub struct Answer {
     first: Option<Bytes>,
     rest: Option<mpsc::Receiver<io::Result<Bytes>>>,
-    /// Set where the body breaks off, so that the connection ends once everything before is sent.
-    broken: Option<Arc<AtomicBool>>,
-    /// Dropped when the body is: ends what runs for nobody.
-    _guard: Option<Box<dyn Send + Sync>>,
+    /// The connection, which ends where the body breaks off.
+    link: Option<Arc<Link>>,
 }
 
 impl Answer {
     /// One of these bytes.
     #[must_use]
     pub fn of(bytes: impl Into<Bytes>) -> Self {
-        Self { first: Some(bytes.into()), rest: None, broken: None, _guard: None }
+        Self { first: Some(bytes.into()), rest: None, link: None }
     }
 
-    /// Keeps the guard as long as the body, and has the connection that it goes through.
-    pub fn keep(&mut self, guard: impl Send + Sync + 'static, broken: Arc<AtomicBool>) {
-        self._guard = Some(Box::new(guard));
-        self.broken = Some(broken);
+    /// Names the connection that it goes through.
+    pub fn through(&mut self, link: Arc<Link>) {
+        self.link = Some(link);
     }
 }
 
@@ -65,10 +63,10 @@ impl Body for Answer {
             return Poll::Ready(Some(Ok(Frame::data(first))));
         }
         let Some(rest) = &mut self.rest else { return Poll::Ready(None) };
-        match (ready!(rest.poll_recv(context)), &self.broken) {
+        match (ready!(rest.poll_recv(context)), &self.link) {
             // An error here would end the connection before the last bytes are on their way.
-            (Some(Err(_)), Some(broken)) => {
-                broken.store(true, Relaxed);
+            (Some(Err(_)), Some(link)) => {
+                link.break_off();
                 Poll::Pending
             }
             (piece, _) => Poll::Ready(piece.map(|piece| piece.map(Frame::data))),
@@ -199,7 +197,7 @@ impl Outlet {
             self.rest = Some(sender);
             receiver
         });
-        let mut response = Response::new(Answer { first: whole, rest, broken: None, _guard: None });
+        let mut response = Response::new(Answer { first: whole, rest, link: None });
         *response.status_mut() = status;
         if let Some(name) = self.encoding.name().filter(|_| self.packer.is_some()) {
             self.header("content-encoding", name);

@@ -129,7 +129,9 @@ impl Processes {
         self.running.lock().holds(query_id, user)
     }
 
-    fn runs(&self, number: u64) -> bool {
+    /// Whether a query runs.
+    #[must_use]
+    pub fn runs(&self, number: u64) -> bool {
         self.running.lock().queries.contains_key(&number)
     }
 

@@ -3,8 +3,8 @@
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,7 @@ use crate::processes::{Place, Process};
 use crate::request::{Incoming, Request, Source};
 use crate::restore::Before;
 use crate::server::Server;
+use crate::socket::Link;
 use crate::sql::{identifier, quoted};
 use crate::statement::{self, Statement};
 
@@ -32,29 +33,17 @@ const REPLACE: Duration = Duration::from_secs(5);
 /// answers as much as the query.
 const OWN: &str =
     ", implicit_select = 0, allow_introspection_functions = 0, output_format_parallel_formatting = 0";
-/// How often a query is cancelled whose answer nobody takes.
+/// How often it is looked whether a client is there, and a query is cancelled whose answer nobody takes.
 const AGAIN: Duration = Duration::from_millis(50);
 /// What the engine says of an answer that nobody takes any more.
 const NOBODY: &str = "Nobody reads the answer";
-
-/// What a client's hang-up needs: which query to end, once it runs and may be ended.
-#[derive(Default)]
-pub struct Cancel(OnceLock<u64>);
-
-impl Cancel {
-    /// The query to end, where there is one.
-    #[must_use]
-    pub fn number(&self) -> Option<u64> {
-        self.0.get().copied()
-    }
-}
 
 /// Answers a request with a query. Blocks until the query has ended.
 pub fn serve(
     server: &Arc<Server>,
     incoming: Incoming,
     head: oneshot::Sender<Response<outlet::Answer>>,
-    cancel: &Cancel,
+    link: &Arc<Link>,
 ) {
     let begun = Instant::now();
     let mut outlet = server.outlet(head);
@@ -69,7 +58,7 @@ pub fn serve(
         outlet.header("x-clickhouse-query-id", &query_id);
         outlet.header("x-clickhouse-timezone", &server.timezone);
         outlet.header("x-clickhouse-summary", &summary(&engine::Answer::default(), begun.elapsed()));
-        let mut query = Query { server, request, query_id, begun, outlet: &mut outlet, cancel };
+        let mut query = Query { server, request, query_id, begun, outlet: &mut outlet, link };
         query.run(source)
     });
     server.log(&name, begun.elapsed(), outcome.as_ref().err());
@@ -86,7 +75,7 @@ struct Query<'a> {
     query_id: String,
     begun: Instant,
     outlet: &'a mut Outlet,
-    cancel: &'a Cancel,
+    link: &'a Arc<Link>,
 }
 
 impl Query<'_> {
@@ -147,7 +136,7 @@ impl Query<'_> {
         let readonly =
             self.request.readonly > 0 || self.setting("readonly").is_some_and(|value| value != "0");
         if readonly && self.switch("cancel_http_readonly_queries_on_client_close") == Some(true) {
-            let _ = self.cancel.0.set(place.number());
+            tokio::spawn(watch(Arc::clone(self.server), Arc::clone(self.link), place.number()));
         }
         Ok(place)
     }
@@ -363,6 +352,18 @@ impl Query<'_> {
             (Err(_), None) => {}
         }
         answer
+    }
+}
+
+/// Cancels a query once its client has hung up.
+async fn watch(server: Arc<Server>, link: Arc<Link>, number: u64) {
+    while server.processes.runs(number) {
+        if link.gone() {
+            let cancel = move || server.processes.cancel_until_gone(&server.engine, number);
+            tokio::task::spawn_blocking(cancel);
+            return;
+        }
+        tokio::time::sleep(AGAIN).await;
     }
 }
 

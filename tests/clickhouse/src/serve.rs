@@ -3,7 +3,6 @@
 use std::io::{self, Read, Write as _};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::Duration;
 
@@ -62,14 +61,14 @@ async fn serve(server: Arc<Server>, address: SocketAddr, stop_with_stdin: bool) 
     let connections = GracefulShutdown::new();
     loop {
         tokio::select! {
-            accepted = listener.accept() => if let Ok((stream, _)) = accepted {
-                let _ = stream.set_nodelay(true);
+            accepted = listener.accept() => if let Ok((stream, _)) = accepted
+                && let Ok((socket, link)) = Socket::new(stream)
+            {
                 let server = Arc::clone(&server);
-                let broken = Arc::new(AtomicBool::new(false));
-                let socket = Socket::new(stream, Arc::clone(&broken));
-                let service = service_fn(move |request| Arc::clone(&server).serve(request, Arc::clone(&broken)));
+                let service = service_fn(move |request| Arc::clone(&server).serve(request, Arc::clone(&link)));
                 let mut http = http1::Builder::new();
-                http.timer(TokioTimer::new()).max_buf_size(1 << 20);
+                // A client who sends everything and goes has asked all the same.
+                http.timer(TokioTimer::new()).max_buf_size(1 << 20).half_close(true);
                 tokio::spawn(connections.watch(http.serve_connection(TokioIo::new(socket), service)));
             },
             () = stop.notified() => break,

@@ -5,7 +5,6 @@ use std::convert::Infallible;
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -24,9 +23,10 @@ use crate::exception::Exception;
 use crate::form::Form;
 use crate::outlet::{Answer, Outlet};
 use crate::processes::Processes;
-use crate::query::{self, Cancel};
+use crate::query;
 use crate::request::Incoming;
 use crate::session::Sessions;
+use crate::socket::Link;
 
 /// How long a query waits for one of the connections.
 const WAIT: Duration = Duration::from_secs(10);
@@ -105,7 +105,8 @@ impl Server {
         lock.try_lock().map_err(|_| format!("{folder} is in use by another test server"))?;
         let folder =
             options.folder.canonicalize().map_err(|error| format!("{folder} can't be read: {error}"))?;
-        let configure = |name| cluster::configure(&folder, name).map_err(|error| format!("--cluster: {error}"));
+        let configure =
+            |name| cluster::configure(&folder, name).map_err(|error| format!("--cluster: {error}"));
         let configuration = options.cluster.as_deref().map(configure).transpose()?;
         let engine = Engine::open(&options.library, &folder, configuration.as_deref())?;
         let mut first = engine.connect()?;
@@ -200,7 +201,7 @@ impl Server {
     pub async fn serve(
         self: Arc<Self>,
         request: Request<Body>,
-        broken: Arc<AtomicBool>,
+        link: Arc<Link>,
     ) -> Result<Response<Answer>, Infallible> {
         let (path, reads) = (request.uri().path(), matches!(*request.method(), Method::GET | Method::HEAD));
         let queried = request.uri().query().is_some();
@@ -209,9 +210,7 @@ impl Server {
             "/replicas_status" if reads => text(StatusCode::OK, "text/plain; charset=UTF-8", "Ok.\n"),
             "/" if reads && !queried => text(StatusCode::OK, "text/html; charset=UTF-8", "Ok.\n"),
             "/" | "/query" if *request.method() == Method::OPTIONS => options(),
-            "/" | "/query" if queried || *request.method() == Method::POST => {
-                self.query(request, broken).await
-            }
+            "/" | "/query" if queried || *request.method() == Method::POST => self.query(request, link).await,
             other => {
                 let message = format!("There is no handle {other}\n\n{HELP}");
                 text(StatusCode::NOT_FOUND, "text/plain; charset=UTF-8", message)
@@ -219,7 +218,7 @@ impl Server {
         })
     }
 
-    async fn query(self: Arc<Self>, request: Request<Body>, broken: Arc<AtomicBool>) -> Response<Answer> {
+    async fn query(self: Arc<Self>, request: Request<Body>, link: Arc<Link>) -> Response<Answer> {
         let (parts, mut body) = request.into_parts();
         let sized = [CONTENT_LENGTH, TRANSFER_ENCODING].iter().any(|name| parts.headers.contains_key(name));
         let unbounded = parts.method == Method::POST && !sized;
@@ -249,30 +248,15 @@ impl Server {
             });
             return answer.await.unwrap_or_else(|_| died());
         }
-        let cancel = Arc::new(Cancel::default());
-        let guard = Guard { server: Arc::clone(&self), cancel: Arc::clone(&cancel) };
-        tokio::task::spawn_blocking(move || query::serve(&self, incoming, head, &cancel));
+        let through = Arc::clone(&link);
+        tokio::task::spawn_blocking(move || query::serve(&self, incoming, head, &link));
         match answer.await {
             Ok(mut answer) => {
-                answer.body_mut().keep(guard, broken);
+                answer.body_mut().through(through);
                 answer
             }
             Err(_) => died(),
         }
-    }
-}
-
-/// Ends the query of a client who hangs up, where the query asked for that.
-struct Guard {
-    server: Arc<Server>,
-    cancel: Arc<Cancel>,
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        let Some(number) = self.cancel.number() else { return };
-        let server = Arc::clone(&self.server);
-        tokio::task::spawn_blocking(move || server.processes.cancel_until_gone(&server.engine, number));
     }
 }
 

@@ -1,6 +1,9 @@
-//! A client's connection, which ends where an answer breaks off, once everything before is sent.
+//! A client's connection: it ends where an answer breaks off, once everything before is sent, and it can be
+//! asked whether the client is still there.
 
 use std::io::{self, IoSlice};
+use std::net::{Shutdown, TcpStream as Peer};
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -9,17 +12,50 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// A connection, and whether it is to end.
+/// What answers and queries need of a connection.
+pub struct Link {
+    broken: AtomicBool,
+    peer: Peer,
+}
+
+impl Link {
+    /// Ends the connection after what is being sent.
+    pub fn break_off(&self) {
+        self.broken.store(true, Relaxed);
+    }
+
+    /// Whether the client has closed its side, as the server's `checkPeerConnected` sees it.
+    #[must_use]
+    pub fn gone(&self) -> bool {
+        match self.peer.peek(&mut [0]) {
+            Ok(length) => length == 0,
+            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+        }
+    }
+}
+
+/// The connection as HTTP reads and writes it.
 pub struct Socket {
     stream: TcpStream,
-    broken: Arc<AtomicBool>,
+    link: Arc<Link>,
 }
 
 impl Socket {
-    /// This stream, which ends after the flag is set.
-    #[must_use]
-    pub fn new(stream: TcpStream, broken: Arc<AtomicBool>) -> Self {
-        Self { stream, broken }
+    /// A client's.
+    ///
+    /// # Errors
+    /// There are no descriptors left.
+    pub fn new(stream: TcpStream) -> io::Result<(Self, Arc<Link>)> {
+        let peer = Peer::from(stream.as_fd().try_clone_to_owned()?);
+        let link = Arc::new(Link { broken: AtomicBool::new(false), peer });
+        Ok((Self { stream, link: Arc::clone(&link) }, link))
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        // The link may live on.
+        let _ = self.link.peer.shutdown(Shutdown::Both);
     }
 }
 
@@ -57,7 +93,7 @@ impl AsyncWrite for Socket {
     /// Called when every byte was written.
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.stream).poll_flush(context))?;
-        Poll::Ready(match self.broken.load(Relaxed) {
+        Poll::Ready(match self.link.broken.load(Relaxed) {
             true => Err(io::Error::new(io::ErrorKind::BrokenPipe, "the answer broke off")),
             false => Ok(()),
         })

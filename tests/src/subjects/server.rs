@@ -81,7 +81,7 @@ impl Drop for OnServer {
         let removed = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let database = Database::new(&options).map_err(std::io::Error::other)?;
-            let drop = format!("DROP DATABASE IF EXISTS {} SYNC", options.database);
+            let drop = format!("DROP DATABASE IF EXISTS {}", options.database);
             let done = runtime.block_on(database.statement(drop).outside().within(PATIENCE).execute());
             done.map_err(|failure| std::io::Error::other(failure.to_string()))
         });

@@ -116,6 +116,7 @@ fn clickhouse(settings: &ClickHouse) -> Checked {
     let allowed = "a list of http or https addresses, at least one";
     rule(valid, "storage.clickhouse.endpoints", format!("{endpoints:?}"), allowed)?;
     within("storage.clickhouse.linger", settings.linger, Span::from_millis(10), Span::from_secs(10))?;
+    within("storage.clickhouse.refresh", settings.refresh, Span::from_millis(10), Span::from_secs(60))?;
     within("storage.clickhouse.max_batch_rows", settings.max_batch_rows, 1_000, 10_000_000)?;
     let queue = settings.max_queue_bytes;
     within("storage.clickhouse.max_queue_bytes", queue, ByteSize(1_000_000), ByteSize(1 << 36))?;

@@ -66,8 +66,12 @@ impl Changes {
             generations: HashMap::new(),
             retentions: HashMap::new(),
         };
-        let changes =
-            Self { database, default: Arc::new(default), refresh: options.refresh, known: RwLock::new(known) };
+        let changes = Self {
+            database,
+            default: Arc::new(default),
+            refresh: options.refresh,
+            known: RwLock::new(known),
+        };
         changes.refresh().await?;
         Ok(changes)
     }

@@ -84,7 +84,6 @@ impl Database {
     }
 
     /// A statement in this database. `sql` is ours; values come in as parameters.
-    #[must_use]
     pub fn statement(&self, sql: impl Into<String>) -> Statement {
         Statement {
             database: self.clone(),

@@ -68,9 +68,9 @@ impl Deletes {
     pub async fn sweep(&self, changes: &Changes, default: i64, now: i64) -> Answered<()> {
         let own = changes.retentions();
         // 1. Days that are past the longest retention of all. IO.
-        let longest = own.iter().flat_map(|(_, retention)| {
-            retention.metrics.values().copied().chain([retention.default])
-        });
+        let longest = own
+            .iter()
+            .flat_map(|(_, retention)| retention.metrics.values().copied().chain([retention.default]));
         let longest = longest.chain([default]).max().unwrap_or(default);
         self.drop_days(day_of(expired(now, longest))).await?;
         // 2. Tenants that have said nothing. IO.
@@ -81,7 +81,8 @@ impl Deletes {
         // 3. Those that have. IO.
         for (tenant, retention) in own {
             let tenant = vec![tenant.as_str().to_owned()];
-            let metrics: Vec<String> = retention.metrics.keys().map(|name| name.as_str().to_owned()).collect();
+            let metrics: Vec<String> =
+                retention.metrics.keys().map(|name| name.as_str().to_owned()).collect();
             if retention.default < longest {
                 let end = expired(now, retention.default);
                 self.expire("IN", tenant.clone(), "NOT IN", metrics, end).await?;

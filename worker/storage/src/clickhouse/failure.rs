@@ -216,10 +216,12 @@ impl Failure {
             code::UNKNOWN_USER
             | code::WRONG_PASSWORD
             | code::REQUIRED_PASSWORD
-            | code::AUTHENTICATION_FAILED => Some(
-                "ClickHouse refuses the user or password: see storage.clickhouse.username and .password",
-            ),
-            code::ACCESS_DENIED => Some("ClickHouse's user lacks a right: grant what the documentation lists"),
+            | code::AUTHENTICATION_FAILED => {
+                Some("ClickHouse refuses the user or password: see storage.clickhouse.username and .password")
+            }
+            code::ACCESS_DENIED => {
+                Some("ClickHouse's user lacks a right: grant what the documentation lists")
+            }
             code::READONLY | code::TABLE_IS_READ_ONLY => Some("ClickHouse is read-only"),
             code::NOT_ENOUGH_SPACE => Some("ClickHouse's disk is full"),
             code::TOO_MANY_PARTS => Some("ClickHouse has too many parts: its merges don't keep up"),
@@ -304,9 +306,11 @@ mod tests {
 
     #[test]
     fn memory_of_a_query_and_of_the_server_are_apart() {
-        let own = answered("Code: 241. DB::Exception: Memory limit (for query) exceeded: (MEMORY_LIMIT_EXCEEDED)");
+        let own =
+            answered("Code: 241. DB::Exception: Memory limit (for query) exceeded: (MEMORY_LIMIT_EXCEEDED)");
         assert_eq!(own.kind(), ErrorKind::QueryTooLarge);
-        let all = answered("Code: 241. DB::Exception: Memory limit (total) exceeded: (MEMORY_LIMIT_EXCEEDED)");
+        let all =
+            answered("Code: 241. DB::Exception: Memory limit (total) exceeded: (MEMORY_LIMIT_EXCEEDED)");
         assert!(matches!(all.kind(), ErrorKind::Overloaded { .. }));
     }
 

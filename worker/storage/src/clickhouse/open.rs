@@ -238,7 +238,10 @@ async fn attempt(database: &Database, options: &Arc<Options>) -> Answered<Parts>
     schema::migrate(database, options).await?;
     let durable = schema::durable(database, options).await?;
     if durable != options.fsync {
-        tracing::warn!(durable, "the tables were made with another setting of storage.clickhouse.ack, which holds");
+        tracing::warn!(
+            durable,
+            "the tables were made with another setting of storage.clickhouse.ack, which holds"
+        );
     }
     // 2. What other workers have changed. IO.
     let changes = Arc::new(Changes::open(database.clone(), options).await?);

@@ -146,11 +146,8 @@ pub async fn migrate(database: &Database, options: &Options) -> Answered<()> {
     }
     // 2. The database, and the table of versions. IO.
     let dialect = dialect(database, options).await?;
-    let create = format!(
-        "CREATE DATABASE IF NOT EXISTS {} {}",
-        quoted(database.name(), '`'),
-        dialect.on_cluster()
-    );
+    let create =
+        format!("CREATE DATABASE IF NOT EXISTS {} {}", quoted(database.name(), '`'), dialect.on_cluster());
     run(database, create, true).await?;
     for statement in version_table(&dialect) {
         run(database, statement, false).await?;
@@ -238,7 +235,10 @@ mod tests {
 
     #[test]
     fn one_server_has_plain_tables() {
-        assert_eq!(ONE.fill("@LOCAL(a)@ @ON_CLUSTER@ @ENGINE(ReplacingMergeTree, v)@"), "a  ReplacingMergeTree(v)");
+        assert_eq!(
+            ONE.fill("@LOCAL(a)@ @ON_CLUSTER@ @ENGINE(ReplacingMergeTree, v)@"),
+            "a  ReplacingMergeTree(v)"
+        );
         assert_eq!(statements(&ONE).len(), 7);
     }
 

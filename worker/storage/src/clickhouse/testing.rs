@@ -45,7 +45,9 @@ fn start() -> Server {
     }
     let named = std::env::var_os("LUMINATE_TEST_CLICKHOUSE_SERVER").map(PathBuf::from);
     let own = std::env::current_exe().expect("a test knows its path");
-    let beside = || own.ancestors().skip(1).take(2).map(|folder| folder.join("clickhouse")).find(|path| path.is_file());
+    let beside = || {
+        own.ancestors().skip(1).take(2).map(|folder| folder.join("clickhouse")).find(|path| path.is_file())
+    };
     let binary = named.or_else(beside).expect("the server isn't built: run `make build`");
     let folder = tempfile::Builder::new().prefix("luminate-clickhouse-").tempdir().expect("a folder");
     let mut process = Command::new(binary)
@@ -169,7 +171,9 @@ pub async fn behind_tls() -> (std::net::SocketAddr, String) {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .and_then(|builder| builder.with_no_client_auth().with_single_cert(vec![made.cert.der().clone()], key))
+        .and_then(|builder| {
+            builder.with_no_client_auth().with_single_cert(vec![made.cert.der().clone()], key)
+        })
         .expect("a certificate and its key");
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");

@@ -21,7 +21,7 @@ mod cluster {
 }
 
 /// Steps of one seed.
-const STEPS: u64 = 600;
+const STEPS: u64 = 350;
 
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()

@@ -1,6 +1,6 @@
 //! What a query would do, in words.
 
-use super::{Reader, Text, day_of};
+use super::{Reader, day_of};
 use crate::model::{AggregateQuery, DimensionKey, Query};
 use crate::store::{Plan, Result};
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use clickhouse::Row;
 use serde::Deserialize;
 
-use super::{Reader, Text, one_more};
+use super::{Reader, one_more};
 use crate::model::{Answer, DimensionKey, Dimensions, QueryStats, RangeQuery, RangeRow};
 use crate::store::{QueryContext, Result, StoreError};
 

@@ -107,6 +107,55 @@ async fn of_samples_that_share_their_time_the_series_decides_which_are_cut() {
     assert_eq!((values, answer.stats.truncated, answer.stats.series_matched), (vec![0.0, 1.0, 2.0], true, 9));
 }
 
+/// More series than are few, each with a sample a second.
+fn many(value: f64) -> Vec<Row> {
+    let times = |host: u32| (0..50).map(move |second| row(&format!("h{host}"), second * 1_000, value));
+    (0..20).flat_map(times).collect()
+}
+
+#[tokio::test]
+async fn samples_of_parts_that_overlap_are_those_written_last() {
+    let (rig, tenant) = (rig().await, tenant());
+    let reader = rig.reader(&tenant, forever());
+    let sum = async || {
+        let answer =
+            aggregate(&reader, &of(Aggregation::Sum), &QueryContext::with_timeout(PATIENCE)).await.unwrap();
+        (answer.rows[0].value, answer.rows[0].count, answer.stats.series_matched)
+    };
+    rig.write(&tenant, &many(1.0)).await;
+    assert_eq!(sum().await, (1_000.0, 1_000, 20));
+    // A part beside it that overlaps nothing, then one that overlaps one series by one sample.
+    rig.write(&tenant, &[row("h3", 50_000, 2.0), row("h4", 60_000, 2.0)]).await;
+    assert_eq!(sum().await, (1_004.0, 1_002, 20));
+    rig.write(&tenant, &[row("h7", 49_000, 11.0)]).await;
+    assert_eq!(sum().await, (1_014.0, 1_002, 20));
+    rig.merge().await;
+    assert_eq!(sum().await, (1_014.0, 1_002, 20));
+}
+
+#[tokio::test]
+async fn samples_that_are_being_written_again_never_count_twice() {
+    let (rig, tenant) = (rig().await, tenant());
+    let reader = rig.reader(&tenant, forever());
+    rig.write(&tenant, &many(1.0)).await;
+    let done = std::cell::Cell::new(false);
+    let writer = async {
+        for _ in 0..30 {
+            rig.merge().await;
+            rig.write(&tenant, &many(1.0)).await;
+        }
+        done.set(true);
+    };
+    let asker = async {
+        while !done.get() {
+            let context = QueryContext::with_timeout(PATIENCE);
+            let answer = aggregate(&reader, &of(Aggregation::Count), &context).await.unwrap();
+            assert_eq!(answer.rows[0].count, 1_000);
+        }
+    };
+    tokio::join!(writer, asker);
+}
+
 /// A query that takes a minute.
 async fn slow(reader: &Reader<'_>, context: &QueryContext) -> Result<Vec<u64>> {
     let text = "SELECT toUInt64(sleepEachRow(0.05)) AS slept FROM numbers(1200) SETTINGS max_block_size = 1";

@@ -273,10 +273,11 @@ impl Census {
     /// Which limit doesn't.
     pub fn create(&mut self, metric: &MetricName, limits: &SeriesLimits) -> Result<(), Refusal> {
         let limit = limits.max_metrics;
-        if let Some(metrics) = self.metrics.as_ref().map(|metrics| &metrics.value) {
-            if !metrics.contains(metric) && metrics.len() as u64 >= limit {
-                return Err(Refusal::MetricLimit { limit });
-            }
+        let metrics = self.metrics.as_ref().map(|metrics| &metrics.value);
+        let another =
+            |metrics: &HashSet<MetricName>| !metrics.contains(metric) && metrics.len() as u64 >= limit;
+        if metrics.is_some_and(another) {
+            return Err(Refusal::MetricLimit { limit });
         }
         let limit = limits.max_series_per_metric;
         if let Some(Counted { value: series, .. }) = self.series.get_mut(metric) {

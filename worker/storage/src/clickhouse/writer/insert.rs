@@ -316,6 +316,31 @@ impl Backoff {
 mod tests {
     use super::*;
 
+    /// One that reaches nobody.
+    fn inserter(cluster: Option<&str>) -> Inserter {
+        let options = Options {
+            endpoints: vec!["http://127.0.0.1:1".to_owned()],
+            database: "none".to_owned(),
+            username: None,
+            password: None,
+            cluster: cluster.map(str::to_owned),
+            ca_file: None,
+            fsync: true,
+            linger: Duration::from_millis(500),
+            max_batch_rows: 1,
+            max_queue_bytes: 1,
+            pool_size: 1,
+            connect_timeout: Duration::from_secs(1),
+            insert_timeout: Duration::from_secs(1),
+            query_threads: None,
+            default_retention: 1,
+            retention_check: Duration::from_secs(1),
+            refresh: Duration::from_secs(1),
+            clock: std::sync::Arc::new(crate::clock::SystemClock),
+        };
+        Inserter::new(Database::new(&options).unwrap(), &options, "w")
+    }
+
     fn exception(code: u32) -> Failure {
         Failure::new(Cause::Exception(code), "")
     }
@@ -347,6 +372,29 @@ mod tests {
             Failure::new(Cause::Exception(code::MEMORY_LIMIT_EXCEEDED), "Memory limit (total) exceeded");
         assert!(passes(&total));
         assert!(!passes(&exception(code::MEMORY_LIMIT_EXCEEDED)));
+    }
+
+    #[test]
+    fn too_many_parts_slow_the_writer_down() {
+        let inserter = inserter(None);
+        inserter.note(&exception(code::ABORTED));
+        assert_eq!(inserter.slowness(), 1);
+        let slower = [2, 4, 8, 16, 16].map(|_| {
+            inserter.note(&exception(code::TOO_MANY_PARTS));
+            inserter.slowness()
+        });
+        assert_eq!(slower, [2, 4, 8, 16, 16]);
+        assert!(matches!(inserter.late().kind, ErrorKind::Overloaded { .. }));
+    }
+
+    #[test]
+    fn a_token_is_never_used_for_two_blocks() {
+        let token = |inserter: &Inserter| inserter.with_token().pop().unwrap();
+        let one = inserter(None);
+        assert_ne!(token(&one), token(&one));
+        let quorum =
+            |inserter: &Inserter| inserter.with_token().iter().any(|(name, _)| *name == "insert_quorum");
+        assert_eq!((quorum(&one), quorum(&inserter(Some("main")))), (false, true));
     }
 
     #[test]

@@ -346,6 +346,20 @@ async fn a_new_worker_learns_from_the_tables_what_is_there() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_written_without_limits_counts_where_there_are_some() {
+    let bench = Bench::new(|_| ()).await;
+    let limits = SeriesLimits { max_metrics: 2, max_series_per_metric: 2 };
+    let within = async |rows: &[(&str, i64, f64)]| {
+        bench.writer.write(&bench.tenant, bench.batch(limits, rows)).await.unwrap().refused
+    };
+    assert_eq!(within(&[("m{k=a}", 0, 1.0)]).await, []);
+    bench.write(&[("m{k=b}", 0, 1.0), ("n", 0, 1.0)]).await.unwrap();
+    let refused = [(0, Refusal::SeriesLimit { limit: 2 }), (1, Refusal::MetricLimit { limit: 2 })];
+    assert_eq!(within(&[("m{k=c}", 0, 1.0), ("o", 0, 1.0), ("n{k=a}", 0, 1.0)]).await, refused);
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn batches_at_once_never_pass_a_limit() {
     let bench = Arc::new(Bench::new(|_| ()).await);
     let limits = SeriesLimits { max_metrics: 2, max_series_per_metric: 10 };
@@ -386,12 +400,11 @@ async fn a_batch_may_have_more_days_and_rows_than_an_insert() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_large_block_is_one_part_a_day() {
     let bench = Bench::new(|options| options.max_batch_rows = 500_000).await;
-    bench.ask::<u8>("SELECT 1").await;
-    bench.database.statement("SYSTEM STOP MERGES").execute().await.unwrap();
+    bench.database.statement("SYSTEM STOP MERGES samples").execute().await.unwrap();
     let rows: Vec<_> = (0..300_000).map(|at: i64| ("m", at - 1_000, at as f64)).collect();
     bench.write(&rows).await.unwrap();
     assert_eq!((bench.count("samples").await, bench.parts("samples").await), (300_000, 2));
-    bench.database.statement("SYSTEM START MERGES").execute().await.unwrap();
+    bench.database.statement("SYSTEM START MERGES samples").execute().await.unwrap();
     bench.end().await;
 }
 
@@ -506,10 +519,10 @@ async fn what_a_delete_passes_on_the_way_keeps_its_series() {
     };
     let described = write(&[("m{k=new}", 1, 1.0)]);
     let by_handle = write(&[("m{k=known}", 1, 1.0)]);
-    while bench.writer.inner.queue.used() < 2_000 && bench.writer.inner.queue.waiting() == 0 {
+    // Neither takes as much alone.
+    while bench.writer.inner.queue.used() < 1_000 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    tokio::time::sleep(Duration::from_millis(100)).await;
     let generation = bench.changes.raise(&bench.tenant).await.unwrap();
     proxy.set(Mode::Pass);
     described.await.unwrap().unwrap();
