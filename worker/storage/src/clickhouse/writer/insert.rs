@@ -286,10 +286,15 @@ fn passes(failure: &Failure) -> bool {
     }
 }
 
-/// What a failed insert is to the caller of a write: a write has no deadline or size of its own that
-/// it could have passed.
+/// What a failed insert is to the caller of a write.
 pub fn refusal(failure: Failure) -> StoreError {
-    let StoreError { kind, message } = StoreError::from(failure);
+    of_a_write(StoreError::from(failure))
+}
+
+/// What a failed statement is to the caller of a write, which has no deadline or size of its own that it
+/// could have passed.
+pub fn of_a_write(error: StoreError) -> StoreError {
+    let StoreError { kind, message } = error;
     let kind = match kind {
         ErrorKind::Timeout | ErrorKind::Cancelled | ErrorKind::QueryTooLarge => {
             ErrorKind::Unavailable { retry_after: BACKOFF[1] }
