@@ -18,6 +18,9 @@ pub enum Cause {
     Broken,
     /// No answer in time: it may have been done or not.
     TimedOut,
+    /// Something between here and the server answered in its place, such as a load balancer with a page that
+    /// says 502: it may have been done or not.
+    Foreign,
     /// The answer isn't what was asked for.
     Malformed,
     /// The tables are of a version that this program doesn't know.
@@ -135,7 +138,7 @@ impl Failure {
     #[must_use]
     pub fn elsewhere(&self) -> bool {
         match self.cause {
-            Cause::Unreachable | Cause::Broken => true,
+            Cause::Unreachable | Cause::Broken | Cause::Foreign => true,
             Cause::Exception(code) => matches!(
                 code,
                 code::TABLE_IS_READ_ONLY
@@ -269,9 +272,8 @@ fn exception(text: &str) -> Cause {
     let number = digits.and_then(|rest| rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok());
     match number {
         Some(code) => Cause::Exception(code),
-        // A proxy's or load balancer's page: 502, 503, 504.
-        None if text.starts_with('5') => Cause::Broken,
-        None => Cause::Malformed,
+        // The client keeps of a refusal the page alone, not its status.
+        None => Cause::Foreign,
     }
 }
 
@@ -314,8 +316,12 @@ mod tests {
 
     #[test]
     fn a_page_of_something_else_is_told_apart() {
-        assert_eq!(answered("502 Bad Gateway").cause, Cause::Broken);
-        assert_eq!(answered("<html>hello</html>").cause, Cause::Malformed);
+        for page in ["502 Bad Gateway", "<html>hello</html>"] {
+            let failure = answered(page);
+            assert_eq!(failure.cause, Cause::Foreign);
+            assert!(matches!(failure.kind(), ErrorKind::Unavailable { .. }));
+            assert!(failure.advice().unwrap().contains("no ClickHouse"));
+        }
     }
 
     #[test]

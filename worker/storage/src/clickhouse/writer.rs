@@ -190,7 +190,7 @@ impl Inner {
             replicated: self.replicated,
             floors: Floors::new(self.clock.now(), self.changes.retention(tenant)),
         };
-        let mut resolved = resolver.resolve(batch).await?;
+        let mut resolved = resolver.resolve(batch).await.map_err(insert::of_a_write)?;
         let refused = std::mem::take(&mut resolved.refused);
         // 3. Into the queue, and out of it when it is stored. IO.
         if !resolved.rows.is_empty() {

@@ -241,7 +241,7 @@ fn may_have_arrived(failure: &Failure, several: bool) -> bool {
         // With several endpoints this one may not be the first that failed.
         Cause::Unreachable => several,
         Cause::NewerSchema => false,
-        Cause::Broken | Cause::TimedOut | Cause::Malformed => true,
+        Cause::Broken | Cause::TimedOut | Cause::Foreign | Cause::Malformed => true,
         Cause::Exception(code) => {
             several
                 || matches!(
@@ -261,7 +261,7 @@ fn may_have_arrived(failure: &Failure, several: bool) -> bool {
 /// Whether the same block may fare better in a moment, without anybody's doing.
 fn passes(failure: &Failure) -> bool {
     match failure.cause {
-        Cause::Unreachable | Cause::Broken | Cause::TimedOut => true,
+        Cause::Unreachable | Cause::Broken | Cause::TimedOut | Cause::Foreign => true,
         Cause::Malformed | Cause::NewerSchema => false,
         // The server has too little memory, not this insert.
         Cause::Exception(code::MEMORY_LIMIT_EXCEEDED) => failure.kind() != ErrorKind::QueryTooLarge,
@@ -286,10 +286,15 @@ fn passes(failure: &Failure) -> bool {
     }
 }
 
-/// What a failed insert is to the caller of a write: a write has no deadline or size of its own that
-/// it could have passed.
+/// What a failed insert is to the caller of a write.
 pub fn refusal(failure: Failure) -> StoreError {
-    let StoreError { kind, message } = StoreError::from(failure);
+    of_a_write(StoreError::from(failure))
+}
+
+/// What a failed statement is to the caller of a write, which has no deadline or size of its own that it
+/// could have passed.
+pub fn of_a_write(error: StoreError) -> StoreError {
+    let StoreError { kind, message } = error;
     let kind = match kind {
         ErrorKind::Timeout | ErrorKind::Cancelled | ErrorKind::QueryTooLarge => {
             ErrorKind::Unavailable { retry_after: BACKOFF[1] }
