@@ -40,6 +40,7 @@ fn broken(backend: &ThroughHttp) -> Vec<&'static str> {
 
 #[test]
 fn a_worker_keeps_the_contract() {
+    only_on!(RocksDb, "the API's layer; each backend keeps the contract in its own tests");
     assert_eq!(broken(&workers()), [""; 0]);
 }
 
@@ -51,14 +52,17 @@ fn what_is_beyond_http_is_named_as_the_contract_names_it() {
 #[test]
 fn a_worker_answers_as_the_model() {
     let backend = workers();
-    // ClickHouse makes a part of every write's every day, so a step takes longer there.
-    let steps = if Backend::of_suite() == Backend::ClickHouse { 300 } else { 800 };
+    // A question to a server costs ten times one to an engine in the same process.
+    let (seeds, steps, least) = match Backend::of_suite() {
+        Backend::RocksDb => (0..2, 800, 500),
+        Backend::ClickHouse => (0..1, 250, 50),
+    };
     let mut questions = 0;
-    for seed in 0..2 {
+    for seed in seeds {
         let report = compare(seed, steps, &backend).unwrap_or_else(|difference| panic!("{difference}"));
         questions += report.questions();
     }
-    assert!(questions > steps / 2, "{questions}");
+    assert!(questions > least, "{questions}");
 }
 
 /// The last row of an answer in one object is lost.
