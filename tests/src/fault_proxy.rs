@@ -104,6 +104,8 @@ pub struct Recorded {
     pub kind: Kind,
     /// Path and parameters.
     pub target: String,
+    /// What the body is.
+    pub content_type: Option<String>,
     /// Statement or rows.
     pub body: Vec<u8>,
 }
@@ -274,7 +276,8 @@ impl Shared {
     fn fault(&self, head: &Head, body: &[u8]) -> Option<Fault> {
         let (kind, table, sql) = head.meaning(body);
         if let Some(records) = held(&self.records).as_mut() {
-            records.push(Recorded { kind, target: head.target.clone(), body: body.to_vec() });
+            let content_type = head.header("content-type").map(str::to_owned);
+            records.push(Recorded { kind, target: head.target.clone(), content_type, body: body.to_vec() });
         }
         let nth = {
             let mut counts = held(&self.counts);
@@ -502,7 +505,9 @@ impl Head {
     fn meaning(&self, body: &[u8]) -> (Kind, String, String) {
         let mut sql = self.statement();
         if !self.is_insert() {
-            sql.push_str(&String::from_utf8_lossy(body));
+            let body = String::from_utf8_lossy(body);
+            let form = self.header("content-type").is_some_and(|kind| kind.starts_with("multipart/"));
+            sql.push_str(if form { field_of_form(&body, "query") } else { &body });
         }
         let kind = match sql.trim_start() {
             sql if starts_with(sql, "INSERT") => Kind::Insert,
@@ -513,6 +518,13 @@ impl Head {
         let table = if kind == Kind::Insert { table(&sql) } else { String::new() };
         (kind, table, sql)
     }
+}
+
+/// A field of a form in several parts: statements with parameters come so.
+fn field_of_form<'a>(body: &'a str, name: &str) -> &'a str {
+    let field = body.split_once(&format!("name=\"{name}\"")).map_or("", |(_, rest)| rest);
+    let value = field.split_once("\r\n\r\n").map_or("", |(_, rest)| rest);
+    value.split_once("\r\n--").map_or(value, |(value, _)| value)
 }
 
 /// Whether the first word that isn't a comment is `word`.
@@ -662,11 +674,15 @@ mod tests {
         assert!(sql.ends_with("SELECT a"));
         assert_eq!(head("/ping").meaning(b"").0, Kind::Ping);
         assert_eq!(head("/").meaning(b"KILL QUERY WHERE 1").0, Kind::Other);
-        assert_eq!(table_of("INSERT INTO samples FORMAT Native"), "samples");
-    }
-
-    fn table_of(sql: &str) -> String {
-        table(sql)
+        assert_eq!(super::table("INSERT INTO samples FORMAT Native"), "samples");
+        let mut form = head("/?database=d");
+        form.headers.push(("content-type".into(), "multipart/form-data; boundary=x".into()));
+        let body =
+            "--x\r\ncontent-disposition: form-data; name=\"query\"\r\n\r\n-- Why.\nSELECT 1\r\n--x\r\n…";
+        assert_eq!(
+            form.meaning(body.as_bytes()),
+            (Kind::Select, String::new(), "-- Why.\nSELECT 1".to_owned())
+        );
     }
 
     /// A server that answers every request with its number.

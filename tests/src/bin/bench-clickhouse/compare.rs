@@ -222,15 +222,17 @@ fn ways(
 
 /// Leaves out what a worker asks by the clock.
 fn is_of_the_question(sent: &Recorded) -> bool {
-    let text = format!("{}{}", sent.target, String::from_utf8_lossy(&sent.body));
-    sent.kind == Kind::Select && ["samples", "series"].iter().any(|table| text.contains(table))
+    let text = String::from_utf8_lossy(&sent.body);
+    sent.kind == Kind::Select && ["FROM samples", "FROM series"].iter().any(|table| text.contains(table))
 }
 
 /// The same request without its id, which would be taken.
 fn again(sent: &Recorded) -> Vec<u8> {
     let (path, query) = sent.target.split_once('?').unwrap_or((&sent.target, ""));
     let kept: Vec<&str> = query.split('&').filter(|pair| !pair.starts_with("query_id=")).collect();
-    request("POST", &format!("{path}?{}", kept.join("&")), &[], &sent.body)
+    let headers: Vec<(&str, &str)> =
+        sent.content_type.iter().map(|kind| ("content-type", kind.as_str())).collect();
+    request("POST", &format!("{path}?{}", kept.join("&")), &headers, &sent.body)
 }
 
 /// The median milliseconds of each way; they take turns, so that a disturbance meets all.
