@@ -56,7 +56,7 @@ pub fn alone(text: &[u8]) -> Option<Vec<u8>> {
 /// `ON CLUSTER name`.
 fn on_cluster(text: &[u8], tokens: &[Token]) -> Option<std::ops::Range<usize>> {
     let [on, cluster, name, ..] = tokens else { return None };
-    cluster.is(text, "CLUSTER").then(|| on.at.start..name.at.end)
+    cluster.is(text, "CLUSTER").then_some(on.at.start..name.at.end)
 }
 
 /// `Replicated` of `ReplicatedXMergeTree('path', 'replica', …)`, and the first two arguments.
