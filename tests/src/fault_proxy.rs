@@ -509,7 +509,7 @@ impl Head {
             let form = self.header("content-type").is_some_and(|kind| kind.starts_with("multipart/"));
             sql.push_str(if form { field_of_form(&body, "query") } else { &body });
         }
-        let kind = match uncommented(&sql) {
+        let kind = match sql.trim_start() {
             sql if starts_with(sql, "INSERT") => Kind::Insert,
             sql if starts_with(sql, "SELECT") || starts_with(sql, "WITH") => Kind::Select,
             "" => Kind::Ping,
@@ -528,15 +528,6 @@ fn field_of_form<'a>(body: &'a str, name: &str) -> &'a str {
 }
 
 /// Whether the first word that isn't a comment is `word`.
-/// The statement without the comments that it begins with.
-fn uncommented(sql: &str) -> &str {
-    let mut rest = sql.trim_start();
-    while rest.starts_with("--") {
-        rest = rest.split_once('\n').map_or("", |(_, rest)| rest).trim_start();
-    }
-    rest
-}
-
 fn starts_with(sql: &str, word: &str) -> bool {
     let first = sql.lines().map(str::trim_start).find(|line| !line.is_empty() && !line.starts_with("--"));
     first.and_then(|line| line.get(..word.len())).is_some_and(|own| own.eq_ignore_ascii_case(word))
