@@ -70,7 +70,7 @@ impl<'a> Speller<'a> {
         }
         fields.push(("value", self.number(row.value)));
         let dimensions = &row.series.dimensions;
-        if dimensions.len() > 0 || !self.shuffled {
+        if !dimensions.is_empty() || !self.shuffled {
             let pairs = dimensions.iter().map(|(key, value)| (key.as_str(), self.text(value))).collect();
             fields.push(("dimensions", self.object(pairs)));
         }
