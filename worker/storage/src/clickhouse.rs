@@ -11,7 +11,7 @@
 //!
 //! # What workers share
 //! [`schema`] makes the tables. [`changes`] says how a delete or a retention of one worker becomes known to
-//! the others, and why no acknowledged sample loses its series over it. [`deletes`] removes rows.
+//! the others, and why no acknowledged sample loses its series over it. `deletes` removes rows.
 
 pub mod accepted;
 pub mod block;

@@ -1,6 +1,6 @@
 //! Writes: many requests become one insert, and each is answered when ClickHouse has it.
 //!
-//! A request is resolved where it arrives ([`super::series`]), waits in the [`queue`], and is taken, with
+//! A request is resolved where it arrives ([`super::series`]), waits in the queue, and is taken, with
 //! all others that wait, by one background task: it makes a block of them, inserts the `series` rows that
 //! are new, then the `samples`, looks whether a delete came between, and wakes the callers. An idle
 //! writer inserts at once; else at least the linger lies between the starts of two inserts, and while

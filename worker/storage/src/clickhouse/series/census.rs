@@ -1,7 +1,7 @@
 //! How many metrics and series a tenant has, where a write may create only so many.
 //!
 //! With one worker the count is exact: what ClickHouse has, and what this worker has created since. Series
-//! of other workers are seen when it is read again, every [`REFRESH`].
+//! of other workers are seen when it is read again, every ten seconds.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
