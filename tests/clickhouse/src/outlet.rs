@@ -34,6 +34,8 @@ const LOOK: Duration = Duration::from_millis(100);
 pub struct Answer {
     first: Option<Bytes>,
     rest: Option<mpsc::Receiver<io::Result<Bytes>>>,
+    /// Whether it has broken off: then it never ends, since an end would make it complete.
+    broken: bool,
     /// The connection, which ends where the body breaks off.
     link: Option<Arc<Link>>,
 }
@@ -42,7 +44,7 @@ impl Answer {
     /// One of these bytes.
     #[must_use]
     pub fn of(bytes: impl Into<Bytes>) -> Self {
-        Self { first: Some(bytes.into()), rest: None, link: None }
+        Self { first: Some(bytes.into()), rest: None, broken: false, link: None }
     }
 
     /// Names the connection that it goes through.
@@ -62,11 +64,15 @@ impl Body for Answer {
         if let Some(first) = self.first.take().filter(|first| !first.is_empty()) {
             return Poll::Ready(Some(Ok(Frame::data(first))));
         }
+        if self.broken {
+            return Poll::Pending;
+        }
         let Some(rest) = &mut self.rest else { return Poll::Ready(None) };
         match (ready!(rest.poll_recv(context)), &self.link) {
             // An error here would end the connection before the last bytes are on their way.
             (Some(Err(_)), Some(link)) => {
                 link.break_off();
+                self.broken = true;
                 Poll::Pending
             }
             (piece, _) => Poll::Ready(piece.map(|piece| piece.map(Frame::data))),
@@ -197,7 +203,7 @@ impl Outlet {
             self.rest = Some(sender);
             receiver
         });
-        let mut response = Response::new(Answer { first: whole, rest, link: None });
+        let mut response = Response::new(Answer { first: whole, rest, broken: false, link: None });
         *response.status_mut() = status;
         if let Some(name) = self.encoding.name().filter(|_| self.packer.is_some()) {
             self.header("content-encoding", name);
