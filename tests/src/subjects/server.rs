@@ -24,37 +24,12 @@ impl OnServer {
     /// One that doesn't exist yet, on the server at `url`.
     #[must_use]
     pub fn new(url: &str, clock: Arc<ManualClock>, default_retention: i64) -> Self {
-        Self { options: options(url, clock, default_retention) }
+        Self { options: Options::quick(url, &fresh_database(), clock, default_retention) }
     }
 
     async fn statement(&self, sql: String) -> Result<()> {
         let database = Database::new(&self.options).map_err(StoreError::internal)?;
         Ok(database.statement(sql).within(PATIENCE).execute().await?)
-    }
-}
-
-/// As quick to answer as it can be: what a sync costs is measured elsewhere, and a delete waits until every
-/// worker must have refreshed what it knows.
-fn options(url: &str, clock: Arc<ManualClock>, default_retention: i64) -> Options {
-    Options {
-        endpoints: vec![url.to_owned()],
-        database: fresh_database(),
-        username: None,
-        password: None,
-        cluster: None,
-        ca_file: None,
-        fsync: false,
-        linger: Duration::from_millis(1),
-        max_batch_rows: 100_000,
-        max_queue_bytes: 64_000_000,
-        pool_size: 16,
-        connect_timeout: Duration::from_secs(2),
-        insert_timeout: Duration::from_secs(30),
-        query_threads: None,
-        default_retention,
-        retention_check: Duration::from_secs(3_600),
-        refresh: Duration::from_millis(20),
-        clock,
     }
 }
 

@@ -36,7 +36,7 @@ pub const SCHEMA: Duration = Duration::from_secs(120);
 
 /// How statements run in a cluster: a series lies on one shard with all its samples, so subqueries and joins
 /// stay there; an insert returns when a quorum has it, and a question reads what a quorum had.
-const IN_A_CLUSTER: [(&str, &str); 5] = [
+pub const IN_A_CLUSTER: [(&str, &str); 5] = [
     ("distributed_product_mode", "local"),
     ("distributed_foreground_insert", "1"),
     ("insert_quorum", "auto"),

@@ -11,10 +11,9 @@ use serde::Deserialize;
 use super::changes::Changes;
 use super::client::{Answered, Database, SCHEMA, Statement};
 use super::schema::Dialect;
+use super::series::days::day_of;
 use crate::model::{MetricName, Tenant};
 
-/// Milliseconds of a day.
-const DAY: i64 = 86_400_000;
 /// How long the rows of an expired day are kept beyond it: longer than any clock is wrong.
 const GRACE: i64 = 600_000;
 /// How long the one worker that sweeps may take.
@@ -176,10 +175,4 @@ fn synchronous(statement: Statement) -> Statement {
 /// The end of what has expired for good under a retention of `millis`.
 fn expired(now: i64, millis: i64) -> i64 {
     now.saturating_sub(millis).saturating_sub(GRACE)
-}
-
-/// The UTC day of `time`, counted from the epoch.
-fn day_of(time: i64) -> i32 {
-    let day = time.div_euclid(DAY);
-    i32::try_from(day).unwrap_or(if day < 0 { i32::MIN } else { i32::MAX })
 }

@@ -18,6 +18,7 @@ use super::failure::Failure;
 use super::options::Options;
 use super::query::{Reader, Visible};
 use super::schema::{self, Dialect};
+use super::series::days::day_of;
 use super::writer::Writer;
 use crate::model::{SeriesHandle, Spelling, SpellingHasher, Tenant};
 use crate::store::{ErrorKind, Health, Result, SeriesLookup, StoreError};
@@ -28,8 +29,6 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from
 const TELL: Duration = Duration::from_secs(10);
 /// When a store that isn't open yet is worth another try.
 const SOON: Duration = Duration::from_secs(2);
-/// Milliseconds of a day.
-const DAY: i64 = 86_400_000;
 
 /// What an open store is made of.
 #[derive(Debug)]
@@ -59,7 +58,7 @@ impl Parts {
 
     /// Tells other workers, and this one's own questions, what was accepted here.
     pub async fn tell_accepted(&self) -> Answered<()> {
-        self.accepted.tell(&self.database, self.now().div_euclid(DAY)).await
+        self.accepted.tell(&self.database, i64::from(day_of(self.now()))).await
     }
 
     /// Removes what has expired, if no other worker is at it.

@@ -48,6 +48,34 @@ pub struct Options {
     pub clock: Arc<dyn Clock>,
 }
 
+impl Options {
+    /// For tests and harnesses: a store on the one server at `url` that answers as quickly as it can. What a
+    /// sync costs is measured elsewhere, and a delete waits until every worker must have refreshed what it knows.
+    #[must_use]
+    pub fn quick(url: &str, database: &str, clock: Arc<dyn Clock>, default_retention: i64) -> Self {
+        Self {
+            endpoints: vec![url.to_owned()],
+            database: database.to_owned(),
+            username: None,
+            password: None,
+            cluster: None,
+            ca_file: None,
+            fsync: false,
+            linger: Duration::from_millis(1),
+            max_batch_rows: 100_000,
+            max_queue_bytes: 64_000_000,
+            pool_size: 16,
+            connect_timeout: Duration::from_secs(2),
+            insert_timeout: Duration::from_secs(30),
+            query_threads: None,
+            default_retention,
+            retention_check: Duration::from_secs(3_600),
+            refresh: Duration::from_millis(20),
+            clock,
+        }
+    }
+}
+
 impl fmt::Debug for Options {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (endpoints, database) = (&self.endpoints, &self.database);

@@ -32,6 +32,7 @@ use serde::Deserialize;
 
 use super::client::{Database, Statement};
 use super::schema::Dialect;
+use super::series::days;
 use crate::model::{DimensionKey, MetricName, Selector, Tenant, TimeRange};
 use crate::store::{Deleted, QueryContext, Result, Retention};
 
@@ -41,7 +42,6 @@ pub use explain::explain;
 pub use range::range;
 pub use text::{Chosen, Text};
 
-const DAY: i64 = 86_400_000;
 /// So many series are bound by their fingerprints rather than looked up in the same statement: that is
 /// planned in a third of the time, and `FINAL` over so few costs little. Tests take both ways.
 const FEW: u64 = if cfg!(test) { 5 } else { 500 };
@@ -82,8 +82,7 @@ pub struct Reader<'a> {
 
 /// The day of `time`, in days since the epoch.
 pub(super) fn day_of(time: i64) -> i32 {
-    let day = time.clamp(TIMES.0, TIMES.1).div_euclid(DAY);
-    i32::try_from(day).unwrap_or_default()
+    days::day_of(time.clamp(TIMES.0, TIMES.1))
 }
 
 /// Which samples a statement reads.
@@ -145,8 +144,6 @@ impl Reader<'_> {
             .param("end", selected.end)
             .param("first_day", day_of(selected.from))
             .param("last_day", day_of(selected.end.saturating_sub(1)))
-            // A subquery about series runs on the shard that holds them: their samples lie there too.
-            .setting("distributed_product_mode", "local")
             // A sample's key holds its time, so no two days hold the same.
             .setting("do_not_merge_across_partitions_select_final", 1)
             // The survey and what it decides see the same parts of the table; without it one answer in seven

@@ -75,27 +75,7 @@ pub fn fresh_name() -> String {
 
 /// Options for a store in `database`, quick to answer.
 pub fn options(database: &str, clock: Arc<dyn Clock>, default_retention: i64) -> Options {
-    Options {
-        endpoints: vec![url().to_owned()],
-        database: database.to_owned(),
-        username: None,
-        password: None,
-        cluster: None,
-        ca_file: None,
-        // What a sync costs is measured elsewhere; here it would only take time.
-        fsync: false,
-        linger: Duration::from_millis(1),
-        max_batch_rows: 100_000,
-        max_queue_bytes: 64_000_000,
-        pool_size: 16,
-        connect_timeout: Duration::from_secs(2),
-        insert_timeout: Duration::from_secs(30),
-        query_threads: None,
-        default_retention,
-        retention_check: Duration::from_secs(3_600),
-        refresh: Duration::from_millis(20),
-        clock,
-    }
+    Options::quick(url(), database, clock, default_retention)
 }
 
 /// A store that is merged on demand and opened anew over the same database.

@@ -62,7 +62,6 @@ struct Inner {
     linger: Duration,
     max_rows: usize,
     timeout: Duration,
-    replicated: bool,
     durable: bool,
 }
 
@@ -95,7 +94,6 @@ impl Writer {
             linger: options.linger,
             max_rows: options.max_batch_rows,
             timeout: options.insert_timeout,
-            replicated: options.cluster.is_some(),
             durable: options.fsync,
         });
         let task = tokio::spawn(run(Arc::clone(&inner)));
@@ -187,7 +185,6 @@ impl Inner {
         let resolver = Resolver {
             tenant: self.registry.tenant(tenant, self.changes.generation(tenant)),
             database: &self.database,
-            replicated: self.replicated,
             floors: Floors::new(self.clock.now(), self.changes.retention(tenant)),
         };
         let mut resolved = resolver.resolve(batch).await.map_err(insert::of_a_write)?;

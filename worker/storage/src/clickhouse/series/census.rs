@@ -72,8 +72,6 @@ impl Floors {
 pub struct Questions<'a> {
     /// Where.
     pub database: &'a Database,
-    /// Whether there are replicas, of which one may lag.
-    pub replicated: bool,
     /// Of whom.
     pub tenant: &'a TenantSeries,
     /// Under which generation.
@@ -104,8 +102,7 @@ struct CountRow {
 impl Questions<'_> {
     fn ask(&self, sql: &str) -> Statement {
         let tenant = self.tenant.tenant.as_str().to_owned();
-        let statement = self.database.statement(sql).param("tenant", tenant);
-        if self.replicated { statement.setting("select_sequential_consistency", 1) } else { statement }
+        self.database.statement(sql).param("tenant", tenant)
     }
 
     /// Of these series those that are present, with the days up to `newest` that need no row.

@@ -104,8 +104,6 @@ pub struct Resolver<'a> {
     pub tenant: Arc<TenantSeries>,
     /// Where to ask for others.
     pub database: &'a Database,
-    /// Whether there are replicas.
-    pub replicated: bool,
     /// What the tenant keeps now.
     pub floors: Floors,
 }
@@ -239,7 +237,6 @@ impl Resolver<'_> {
         let Resolved { described, descriptions, created, generation, .. } = resolved;
         let questions = Questions {
             database: self.database,
-            replicated: self.replicated,
             tenant: &self.tenant,
             generation: *generation,
             floors: &self.floors,

@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::clickhouse::block::{MOST_DAYS, Piece};
-use crate::clickhouse::client::{Answered, Database, Insert};
+use crate::clickhouse::client::{Answered, Database, IN_A_CLUSTER, Insert};
 use crate::clickhouse::failure::{Cause, Failure, code};
 use crate::clickhouse::options::Options;
 use crate::store::{ErrorKind, StoreError};
@@ -227,9 +227,7 @@ fn settings(options: &Options, within: Duration) -> Vec<(&'static str, String)> 
     .into();
     settings.push(("max_execution_time", within.as_secs().max(1).to_string()));
     if options.cluster.is_some() {
-        settings.push(("distributed_foreground_insert", "1".to_owned()));
-        settings.push(("insert_quorum", "auto".to_owned()));
-        settings.push(("insert_quorum_parallel", "0".to_owned()));
+        settings.extend(IN_A_CLUSTER.map(|(name, value)| (name, value.to_owned())));
         settings.push(("insert_quorum_timeout", within.as_millis().to_string()));
     }
     settings
