@@ -109,7 +109,7 @@ impl Schema {
 }
 
 impl Insert {
-    /// Sends it, with a token as a writer does that may have to repeat it.
+    /// Sends it, with a token as a writer does that may have to repeat it; ours with what else the worker sets.
     pub fn send(&self, server: &ClickHouse, schema: Schema, number: usize) {
         let query = format!("INSERT INTO {} FORMAT Native", self.into);
         let token = format!("{} {number}", self.into);
@@ -118,6 +118,7 @@ impl Insert {
             ("query", query.as_str()),
             ("async_insert", "0"),
             ("insert_deduplication_token", token.as_str()),
+            ("optimize_on_insert", if schema == Schema::Luminate { "0" } else { "1" }),
         ];
         let answer = server.send(&parameters, &self.block).expect("the server answers");
         assert_eq!(answer.status, 200, "{query}: {}", answer.text());

@@ -1,5 +1,6 @@
 //! The connection to ClickHouse: statements with bound parameters, over whichever endpoint answers.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -182,10 +183,11 @@ impl Statement {
     /// Binds `{name:Type}` in the text.
     pub fn param(
         mut self,
-        name: &'static str,
+        name: impl Into<Cow<'static, str>>,
         value: impl Serialize + Clone + Send + Sync + 'static,
     ) -> Self {
-        self.dress.push(Arc::new(move |query| query.param(name, value.clone())));
+        let name = name.into();
+        self.dress.push(Arc::new(move |query| query.param(&name, value.clone())));
         self
     }
 

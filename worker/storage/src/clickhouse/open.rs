@@ -248,7 +248,7 @@ async fn attempt(database: &Database, options: &Arc<Options>) -> Answered<Parts>
     let accepted = Arc::new(Accepted::new(format!("{:016x}", fastrand::u64(..))));
     let options = Arc::new(Options { fsync: durable, ..options.as_ref().clone() });
     let writer = Writer::start(database.clone(), &options, Arc::clone(&changes), Arc::clone(&accepted));
-    let dialect = Dialect { cluster: options.cluster.clone(), fsync: durable, alp: false };
+    let dialect = Dialect::of(&options);
     let deletes = Deletes::new(database.clone(), dialect.clone());
     let database = database.clone();
     Ok(Parts { database, options, dialect, changes, accepted, writer, deletes })

@@ -3,13 +3,16 @@
 //! # How an answer comes about
 //! - **Which series**: looked up in `series` by their `key=value` pairs. Few are bound by their fingerprints, many
 //!   are looked up again in the statement that reads their samples; so are all of a metric.
-//! - **The last write wins** by `FINAL`, within a day's partition, since a sample's key holds its time. For many
-//!   series on one server a survey of the same parts says first whether there can be two writes of one sample
-//!   at all: seldom, and to read without `FINAL` takes a third of the time.
-//! - **Groups**: series get the numbers of their groups, samples are gathered by those and by bucket, and what
-//!   comes out gets the groups' names. Rates and integrals go through a series' samples in order first.
-//!   Sums, means, counts and extremes without buckets are made in one pass by series and part, which tells by
-//!   itself whether parts overlap; where they do, it is asked again with `FINAL`.
+//! - **The last write wins** by `FINAL`, within a day's partition, since a sample's key holds its time. But on one
+//!   server a question first reads without it wherever the answer itself tells whether there can be two writes
+//!   of one sample: seldom, and `FINAL` takes up to three times as long. Where there can be, it is asked again
+//!   with `FINAL`.
+//! - **Groups**: what is made of the samples of a series in one part of the table is gathered by the series' groups,
+//!   in one pass; parts that overlap in time are what tells. Where that would make as many numbers as there are
+//!   samples, series get the numbers of their groups instead, samples are gathered by those and by bucket, and a
+//!   survey of the same parts says first whether they overlap. Rates and integrals go through a series' samples
+//!   in order, surveyed in the same way.
+//! - **Raw samples** of few series are read as they are; two of one series and time stand beside each other.
 //! - **What it cost** comes as one more row: series with a sample in range, and samples read, surveyed
 //!   in the same statement. Where there are more of them than may be read, the survey is all that is done.
 //!
@@ -43,7 +46,7 @@ pub use range::range;
 pub use text::{Chosen, Text};
 
 /// So many series are bound by their fingerprints rather than looked up in the same statement: that is
-/// planned in a third of the time, and `FINAL` over so few costs little. Tests take both ways.
+/// planned in a third of the time. Tests take both ways.
 const FEW: u64 = if cfg!(test) { 5 } else { 500 };
 /// The first and the last millisecond that the column of times can hold: 1900 to 2299, and less of it for safety.
 const TIMES: (i64, i64) = (-2_208_900_000_000, 10_400_000_000_000);

@@ -130,7 +130,7 @@ fn certificates_that_cannot_be_read_stop_the_start() {
 
 #[test]
 fn the_server_parses_every_statement_of_a_cluster() {
-    let dialect = Dialect { cluster: Some("main".to_owned()), fsync: true, alp: true };
+    let dialect = Dialect { cluster: Some("main".to_owned()), fsync: true, alp: true, statistics: true };
     let mut statements = schema::statements(&dialect);
     for sql in [
         include_str!("sql/delete_samples.sql"),

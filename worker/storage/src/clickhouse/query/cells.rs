@@ -5,7 +5,8 @@ use std::sync::Arc;
 use clickhouse::Row;
 use serde::Deserialize;
 
-use super::{Reader, Selected, Text, names_of, one_more};
+use super::text::key_parameter;
+use super::{Reader, Selected, Text, one_more};
 use crate::model::{
     AggregateQuery, AggregateRow, Aggregation, Answer, DimensionKey, GroupKey, QueryStats, RateQuery, RateRow,
 };
@@ -50,7 +51,7 @@ pub async fn aggregate(
     context: &QueryContext,
 ) -> Result<Answer<AggregateRow>> {
     let text = Text {
-        grouped: !query.group_by.is_empty(),
+        keys: query.group_by.len(),
         bucketed: query.interval.is_some(),
         aggregation: Some(query.aggregation),
         ..Text::default()
@@ -82,7 +83,7 @@ pub async fn aggregate(
 /// # Errors
 /// As [`aggregate`].
 pub async fn rate(reader: &Reader<'_>, query: &RateQuery, context: &QueryContext) -> Result<Answer<RateRow>> {
-    let text = Text { grouped: !query.group_by.is_empty(), bucketed: true, ..Text::default() };
+    let text = Text { keys: query.group_by.len(), bucketed: true, ..Text::default() };
     let cells = Cells {
         text,
         file: include_str!("../sql/rate.sql"),
@@ -145,9 +146,11 @@ impl Cells<'_> {
         text: String,
         context: &QueryContext,
     ) -> Result<Vec<CellRow>> {
-        let statement = reader
-            .statement(text, selected)
-            .param("keys", names_of(self.keys))
+        let mut statement = reader.statement(text, selected);
+        for (at, key) in self.keys.iter().enumerate() {
+            statement = statement.param(key_parameter(at), key.as_str().to_owned());
+        }
+        let statement = statement
             .param("interval", self.interval.unwrap_or(1))
             .param("max_gap", self.max_gap.unwrap_or(i64::MAX))
             .param("rows", one_more(self.limit));

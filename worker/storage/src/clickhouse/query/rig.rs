@@ -29,7 +29,7 @@ impl Rig {
         let options = testing::options(&testing::fresh_name(), clock.clone(), i64::MAX);
         let database = Database::new(&options).expect("no certificates are read");
         schema::migrate(&database, &options).await.expect("tables");
-        let dialect = Dialect { cluster: None, fsync: false, alp: true };
+        let dialect = Dialect { cluster: None, fsync: false, alp: true, statistics: true };
         Self { database, dialect, clock }
     }
 

@@ -134,6 +134,45 @@ async fn samples_of_parts_that_overlap_are_those_written_last() {
 }
 
 #[tokio::test]
+async fn a_few_series_samples_are_those_written_last_too() {
+    let (rig, tenant) = (rig().await, tenant());
+    let reader = rig.reader(&tenant, forever());
+    let minutes = |aggregation| AggregateQuery { interval: Some(60_000), ..of(aggregation) };
+    let told = async || {
+        let context = QueryContext::with_timeout(PATIENCE);
+        let query = RangeQuery { selector: selector(), range: around(), limit: 5 };
+        let raw = range(&reader, &query, &context).await.unwrap();
+        let maximum = aggregate(&reader, &minutes(Aggregation::Max), &context).await.unwrap();
+        let median = aggregate(&reader, &of(Aggregation::P50), &context).await.unwrap();
+        let raw: Vec<f64> = raw.rows.iter().map(|row| row.value).collect();
+        let maximum: Vec<f64> = maximum.rows.iter().map(|row| row.value).collect();
+        (raw, maximum, median.rows[0].value, median.stats.series_matched)
+    };
+    let both = |time, value| [row("a", time, value), row("b", time, value + 1.0)];
+    rig.write(&tenant, &[both(0, 1.0), both(60_000, 3.0)].concat()).await;
+    assert_eq!(told().await, (vec![1.0, 2.0, 3.0, 4.0], vec![2.0, 4.0], 2.5, 2));
+    // Beside the first part one that begins where it ends, then one that overlaps it.
+    rig.write(&tenant, &[row("b", 60_001, 8.0)]).await;
+    assert_eq!(told().await, (vec![1.0, 2.0, 3.0, 4.0, 8.0], vec![2.0, 8.0], 3.0, 2));
+    rig.write(&tenant, &[row("b", 0, 0.5), row("b", 60_000, 9.0)]).await;
+    assert_eq!(told().await, (vec![1.0, 0.5, 3.0, 9.0, 8.0], vec![1.0, 9.0], 3.0, 2));
+}
+
+#[tokio::test]
+async fn a_cut_answer_of_few_series_tells_what_it_would_have_read() {
+    let (rig, tenant) = (rig().await, tenant());
+    rig.write(&tenant, &(0..30).map(|second| row("a", second * 1_000, 1.0)).collect::<Vec<_>>()).await;
+    rig.write(&tenant, &[row("b", 29_000, 1.0)]).await;
+    let (query, reader) =
+        (RangeQuery { selector: selector(), range: around(), limit: 2 }, rig.reader(&tenant, forever()));
+    let mut context = QueryContext::with_timeout(PATIENCE);
+    let stats = range(&reader, &query, &context).await.unwrap().stats;
+    assert_eq!((stats.points_scanned, stats.series_matched, stats.truncated), (31, 2, true));
+    context.max_scanned_samples = 30;
+    assert_eq!(range(&reader, &query, &context).await.unwrap_err().kind, ErrorKind::QueryTooLarge);
+}
+
+#[tokio::test]
 async fn samples_that_are_being_written_again_never_count_twice() {
     let (rig, tenant) = (rig().await, tenant());
     let reader = rig.reader(&tenant, forever());

@@ -16,6 +16,11 @@ pub enum Chosen {
     Few,
 }
 
+/// The parameter that a key to group by is bound to.
+pub fn key_parameter(key: usize) -> String {
+    format!("key_{key}")
+}
+
 /// What varies in the text of a statement; whatever a user says is bound instead.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Text {
@@ -23,8 +28,8 @@ pub struct Text {
     pub chosen: Chosen,
     /// Whether `FINAL` is needed whatever a survey says: several servers need not see the same in both.
     pub always_final: bool,
-    /// Whether there are groups.
-    pub grouped: bool,
+    /// How many keys samples are grouped by.
+    pub keys: usize,
     /// Whether there are buckets.
     pub bucketed: bool,
     /// What is made of the samples, where it is an aggregate.
@@ -42,21 +47,16 @@ impl Text {
         filled
     }
 
-    /// Whether numbers by series and part say all, so that samples needn't be surveyed first.
+    /// Whether numbers by series and part of the table are asked for, so that samples needn't be surveyed first.
+    ///
+    /// An integral goes through the samples in order. With buckets there may be as many numbers as samples: that
+    /// pays where few series are bound, which `FINAL` would read, and where a number is small.
     #[must_use]
     pub fn one_pass(&self) -> bool {
-        let (many, parts) = (self.chosen != Chosen::Few, !self.bucketed && !self.always_final);
-        let adds_up = matches!(
-            self.aggregation,
-            Some(
-                Aggregation::Avg
-                    | Aggregation::Sum
-                    | Aggregation::Count
-                    | Aggregation::Min
-                    | Aggregation::Max
-            )
-        );
-        many && parts && adds_up
+        let small = self.aggregation.is_some_and(|aggregation| aggregation.quantile().is_none());
+        let made_of_parts = self.aggregation.is_some_and(|aggregation| aggregation != Aggregation::Integral);
+        let pays = !self.bucketed || (self.chosen == Chosen::Few && small);
+        made_of_parts && pays && !self.always_final
     }
 
     fn word(&self, word: &str) -> Cow<'static, str> {
@@ -73,26 +73,38 @@ impl Text {
             "SELECTED" => self.fill(include_str!("../sql/selected.sql")).into(),
             "PRESENT" => self.fill(include_str!("../sql/present.sql")).into(),
             "NAMES" => self.fill(include_str!("../sql/names.sql")).into(),
-            "GROUPED" if self.grouped => self.fill(include_str!("../sql/grouped.sql")).into(),
-            "NAMED_SERIES" if self.grouped => self.fill(include_str!("../sql/named_series.sql")).into(),
-            "ID_OR_0" => if self.grouped { "id" } else { "toUInt64(0)" }.into(),
-            "NAMED" if self.grouped => self.fill(include_str!("../sql/named.sql")).into(),
+            "GROUPED" if self.grouped() => self.fill(include_str!("../sql/grouped.sql")).into(),
+            "NAMED_SERIES" if self.grouped() => self.fill(include_str!("../sql/named_series.sql")).into(),
+            "KEYS" => self.keys_of_names().into(),
+            "ID_OR_0" => if self.grouped() { "id" } else { "toUInt64(0)" }.into(),
+            "NAMED" if self.grouped() => self.fill(include_str!("../sql/named.sql")).into(),
             "CHOSEN" if self.chosen == Chosen::Filtered => {
                 self.fill(include_str!("../sql/chosen.sql")).into()
             }
             "FILTERS" if self.chosen == Chosen::Filtered => "AND hasAll(pairs, {pairs:Array(String)})".into(),
             "LIVING" => include_str!("../sql/living.sql").into(),
-            "GROUP" if self.grouped => "names".into(),
+            "GROUP" if self.grouped() => "names".into(),
             "GROUP" => "CAST([], 'Array(String)')".into(),
-            "ID" if self.grouped => "id,".into(),
+            "ID" if self.grouped() => "id,".into(),
             "NAMED" | "NAMED_SERIES" | "GROUPED" | "CHOSEN" | "FILTERS" | "ID" => "".into(),
-            _ => self.bucket_word(word).into(),
+            _ => self.bucket_word(word),
         }
     }
 
+    /// The values of the keys that samples are grouped by: of single keys, since then no others are read.
+    fn keys_of_names(&self) -> String {
+        let keys: Vec<String> =
+            (0..self.keys).map(|key| format!("dimensions[{{{}:String}}]", key_parameter(key))).collect();
+        keys.join(", ")
+    }
+
+    fn grouped(&self) -> bool {
+        self.keys > 0
+    }
+
     /// What depends on whether there are buckets; without them there is one, called 0.
-    fn bucket_word(&self, word: &str) -> &'static str {
-        match (word, self.bucketed) {
+    fn bucket_word(&self, word: &str) -> Cow<'static, str> {
+        let text = match (word, self.bucketed) {
             ("BUCKET", true) => "time - positiveModulo(time, {interval:Int64})",
             ("BUCKETS", true) => {
                 "range(if(joined, before - positiveModulo(before, {interval:Int64}), own), \
@@ -100,25 +112,36 @@ impl Text {
             }
             ("LEFT", true) => "greatest(before, bucket)",
             ("RIGHT", true) => "least(time, bucket + {interval:Int64})",
-            ("BUCKET", false) => "toInt64(0)",
+            ("CELL_OF_SAMPLE", true) => {
+                "toUnixTimestamp64Milli(ts) - positiveModulo(toUnixTimestamp64Milli(ts), {interval:Int64}) AS cell,"
+            }
+            ("BY_CELL", true) => "cell,",
+            ("CELL", true) => "cell",
+            ("SERIES", true) => "uniqExact(fp)",
+            ("SERIES", false) => "count()",
+            ("CELL", false) | ("BUCKET", false) => "toInt64(0)",
             ("BUCKETS", false) => "[toInt64(0)]",
             ("LEFT", false) => "before",
             ("RIGHT", false) => "time",
-            _ => self.aggregate_word(word),
-        }
+            _ => return self.aggregate_word(word),
+        };
+        text.into()
     }
 
     /// What is made of a group's samples; or of a series' in one part, of those together, and of series'.
-    fn aggregate_word(&self, word: &str) -> &'static str {
+    fn aggregate_word(&self, word: &str) -> Cow<'static, str> {
+        match self.aggregation.and_then(|aggregation| aggregation.quantile()) {
+            Some(level) => quantile_word(word, level).into(),
+            None => self.plain_word(word).into(),
+        }
+    }
+
+    fn plain_word(&self, word: &str) -> &'static str {
         match (word, self.aggregation) {
             ("MADE", Some(Aggregation::Avg)) => "avg(v)",
             ("MADE", Some(Aggregation::Sum)) => "sum(v)",
             ("MADE", Some(Aggregation::Min)) => "min(v)",
             ("MADE", Some(Aggregation::Max)) => "max(v)",
-            // Of halves, so that the difference of two values doesn't overflow.
-            ("MADE", Some(Aggregation::P50)) => "2 * quantileExactInclusive(0.5)(v / 2)",
-            ("MADE", Some(Aggregation::P95)) => "2 * quantileExactInclusive(0.95)(v / 2)",
-            ("MADE", Some(Aggregation::P99)) => "2 * quantileExactInclusive(0.99)(v / 2)",
             ("MADE", _) => "toFloat64(count())",
             ("PART", Some(Aggregation::Min)) => "min(v)",
             ("PART", Some(Aggregation::Max)) => "max(v)",
@@ -133,6 +156,17 @@ impl Text {
             ("WHOLE", _) => "toFloat64(sum(n))",
             _ => "",
         }
+    }
+}
+
+/// The same for a quantile: of halves, so that the difference of two values doesn't overflow.
+fn quantile_word(word: &str, level: f64) -> String {
+    match word {
+        "MADE" => format!("2 * quantileExactInclusive({level})(v / 2)"),
+        "PART" => format!("quantileExactInclusiveState({level})(v / 2)"),
+        "TOGETHER" => format!("quantileExactInclusiveMergeState({level})(made_of_part)"),
+        "WHOLE" => format!("2 * quantileExactInclusiveMerge({level})(made)"),
+        _ => String::new(),
     }
 }
 
@@ -154,7 +188,7 @@ mod tests {
                 let text = Text {
                     chosen: [Chosen::All, Chosen::Filtered, Chosen::Few][at / 8],
                     always_final: at & 4 > 0,
-                    grouped: at & 1 > 0,
+                    keys: at & 1,
                     bucketed: at & 2 > 0,
                     aggregation: Some(aggregation),
                 };

@@ -12,8 +12,8 @@ CREATE TABLE IF NOT EXISTS @LOCAL(samples)@ @ON_CLUSTER@
 ENGINE = @ENGINE(ReplacingMergeTree)@
 PARTITION BY toYYYYMMDD(ts)
 ORDER BY (tenant, metric, fp, ts)
--- A granule of 1024 rows holds one series' samples rather than those of eight: what filters read shrinks with it.
-SETTINGS index_granularity = 1024, @DURABLE@, @DEDUPLICATION@;
+-- Granules of half the usual size: what filters read shrinks with them, what inserts cost grows (ARCHITECTURE.md).
+SETTINGS index_granularity = 4096, @DURABLE@, @DEDUPLICATION@ @LEAN@;
 
 CREATE TABLE IF NOT EXISTS @LOCAL(series)@ @ON_CLUSTER@
 (
@@ -30,7 +30,8 @@ CREATE TABLE IF NOT EXISTS @LOCAL(series)@ @ON_CLUSTER@
 ENGINE = @ENGINE(ReplacingMergeTree, generation)@
 PARTITION BY toYYYYMMDD(day)
 ORDER BY (tenant, metric, fp, day)
-SETTINGS @DURABLE@, @DEDUPLICATION@;
+-- A filter that chooses one series reads one granule of long rows.
+SETTINGS index_granularity = 1024, @DURABLE@, @DEDUPLICATION@ @LEAN@;
 
 -- Grows by one with each delete and each change of retention: what workers look at each second.
 CREATE TABLE IF NOT EXISTS @LOCAL(generations)@ @ON_CLUSTER@

@@ -1,4 +1,4 @@
-SELECT fp, any(arrayMap(key -> dimensions[key], {keys:Array(String)})) AS names
+SELECT fp, any([@KEYS@]) AS names
 FROM series
 WHERE @PRESENT@
 GROUP BY fp
