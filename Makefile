@@ -7,7 +7,7 @@ BIN := $(CARGO_TARGET_DIR)/release
 # The whole workspace always, so that features unify to the same dependencies in every target.
 CARGO_FLAGS := --release --locked --workspace
 
-.PHONY: help run clickhouse build test test-long differential faults kill9 powercut demo bench bench-clickhouse lint fmt docs ci tools
+.PHONY: help run clickhouse build test test-long differential faults kill9 powercut demo bench bench-clickhouse cluster cluster-down lint fmt docs ci tools
 
 help: ## Say what there is
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -19,6 +19,15 @@ clickhouse: build ## Start ClickHouse's HTTP interface over its engine on port 8
 	.ci/tools clickhouse
 	$(BIN)/clickhouse --path $(or $(DATA),clickhouse-data) $(ARGS)
 
+cluster: ## Start a Kubernetes control plane with simulated nodes (NODES=3); `make cluster-down` ends it
+	.ci/tools cluster
+	tests/cluster/build control-plane
+	tests/cluster/up control-plane $(if $(NODES),--nodes $(NODES))
+	@echo 'with that line in your shell: kubectl get nodes; make cluster-down ends it'
+
+cluster-down: ## End what `make cluster` started
+	tests/cluster/down
+
 build: tools ## Build the worker and the tools
 	cargo build $(CARGO_FLAGS) --bins
 
@@ -26,6 +35,8 @@ build: tools ## Build the worker and the tools
 # nothing is compiled twice.
 test: tools ## Run every test
 	.ci/tools clickhouse
+	.ci/tools cluster
+	tests/cluster/build control-plane
 	cargo build $(CARGO_FLAGS) --bins --tests
 	cargo test $(CARGO_FLAGS)
 

@@ -1,0 +1,124 @@
+//! A namespace of one test, and what tests do in it.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use super::Cluster;
+
+/// A namespace that no other test uses. Dropping it deletes it, with all that is in it.
+#[derive(Debug)]
+pub struct Namespace<'a> {
+    cluster: &'a Cluster,
+    name: String,
+}
+
+impl<'a> Namespace<'a> {
+    pub(super) fn new(cluster: &'a Cluster) -> Self {
+        let name = format!("luminate-test-{:08x}", fastrand::u32(..));
+        cluster.kubectl(&["create", "namespace", &name]);
+        Self { cluster, name }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The cluster that it is in.
+    #[must_use]
+    pub fn cluster(&self) -> &'a Cluster {
+        self.cluster
+    }
+
+    /// Runs `kubectl` in it, with `input` to read, and returns what it said.
+    ///
+    /// # Errors
+    /// What it said when it failed.
+    pub fn run(&self, arguments: &[&str], input: &str) -> Result<String, String> {
+        let arguments = [&["--namespace", &self.name], arguments].concat();
+        self.cluster.run(&arguments, input)
+    }
+
+    /// The same, where a failure is the test's.
+    ///
+    /// # Panics
+    /// When it fails.
+    #[track_caller]
+    pub fn kubectl(&self, arguments: &[&str]) -> String {
+        self.run(arguments, "").unwrap_or_else(|said| panic!("kubectl {}: {said}", arguments.join(" ")))
+    }
+
+    /// Applies a manifest of one or more documents.
+    ///
+    /// # Panics
+    /// When it is refused.
+    #[track_caller]
+    pub fn apply(&self, manifest: &str) {
+        self.run(&["apply", "-f", "-"], manifest).unwrap_or_else(|said| panic!("kubectl apply: {said}"));
+    }
+
+    /// An object as it is now, if it exists.
+    ///
+    /// # Panics
+    /// When the API server refuses.
+    #[must_use]
+    #[track_caller]
+    pub fn get(&self, kind: &str, name: &str) -> Option<Value> {
+        let found = self.kubectl(&["get", kind, name, "--ignore-not-found", "-o", "json"]);
+        (!found.is_empty()).then(|| serde_json::from_str(&found).expect("JSON, as asked for"))
+    }
+
+    /// Every object of a kind that has these labels; an empty selector has all.
+    ///
+    /// # Panics
+    /// When the API server refuses.
+    #[must_use]
+    #[track_caller]
+    pub fn list(&self, kind: &str, selector: &str) -> Vec<Value> {
+        let found = self.kubectl(&["get", kind, "--selector", selector, "-o", "json"]);
+        let mut list: Value = serde_json::from_str(&found).expect("JSON, as asked for");
+        serde_json::from_value(list["items"].take()).expect("a list")
+    }
+
+    /// From now on each pod with these labels uses so much CPU and memory, such as `700m` and `1Gi`, as far as
+    /// autoscalers see. Pods that come later use what their own annotations say, or nearly nothing.
+    ///
+    /// # Panics
+    /// When there is no such pod.
+    #[track_caller]
+    pub fn simulate(&self, selector: &str, cpu: &str, memory: &str) {
+        let cpu = format!("kwok.x-k8s.io/usage-cpu={cpu}");
+        let memory = format!("kwok.x-k8s.io/usage-memory={memory}");
+        self.kubectl(&["annotate", "--overwrite", "pods", "--selector", selector, &cpu, &memory]);
+    }
+
+    /// The file by which whoever has a token of this service account reaches the cluster: what its roles don't
+    /// grant is refused. The token lasts a day.
+    ///
+    /// # Panics
+    /// When there is no such account.
+    #[must_use]
+    #[track_caller]
+    pub fn kubeconfig_of(&self, account: &str) -> PathBuf {
+        let token = self.kubectl(&["create", "token", account, "--duration=24h"]);
+        let shown = self.cluster.kubectl(&["config", "view", "--raw", "--minify", "--flatten", "-o", "json"]);
+        let mut config: Value = serde_json::from_str(&shown).expect("JSON, as asked for");
+        config["users"][0]["user"] = json!({ "token": token });
+        config["contexts"][0]["context"]["namespace"] = json!(self.name);
+        let path = self.cluster.folder().join(format!("{}-{account}.kubeconfig", self.name));
+        fs::write(&path, config.to_string()).expect("a folder of ours");
+        fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("a file of ours");
+        path
+    }
+}
+
+impl Drop for Namespace<'_> {
+    fn drop(&mut self) {
+        // A test that failed has other worries.
+        let _gone = self.cluster.run(&["delete", "namespace", &self.name, "--wait=false"], "");
+    }
+}
