@@ -2,12 +2,11 @@
 //!
 //! A test reads: start a [`worker::Worker`], speak to it as a [`client::Client`], look at the
 //! [`http::Response`]. Everything goes through the real binary and its HTTP API. The suites that run over
-//! any store get theirs from [`subjects`]. Tests of what runs on Kubernetes have a [`cluster::Cluster`].
+//! any store get theirs from [`subjects`].
 
 pub mod bench;
 pub mod clickhouse;
 pub mod client;
-pub mod cluster;
 pub mod crash;
 pub mod fault_proxy;
 pub mod faults;

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use luminate_tests::cluster::{Cluster, Namespace, until};
+use luminate_cluster::{Cluster, Namespace, until};
 use serde_json::{Value, json};
 
 /// Three pods that ask for 100 millicores each.

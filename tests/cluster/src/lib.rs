@@ -42,7 +42,7 @@ fn programs() -> PathBuf {
 }
 
 fn scripts() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("cluster")
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
 /// A running control plane. Its processes end when it is dropped, or with the process that started it, whatever

@@ -1,0 +1,3 @@
+//! The operator on a real control plane, and the control plane itself.
+
+mod control_plane;
