@@ -3,15 +3,15 @@
 use std::fs;
 use std::time::Duration;
 
+use nix::time::{clock_getcpuclockid, clock_gettime};
+use nix::unistd::Pid;
+
 /// Processor time of a process so far, user and system.
 #[must_use]
 pub fn cpu(pid: u32) -> Duration {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process runs");
-    // The command's name stands in parentheses and may hold anything.
-    let after = &stat[stat.rfind(')').expect("a name") + 2..];
-    let ticks: u64 =
-        after.split(' ').skip(11).take(2).map(|field| field.parse::<u64>().expect("ticks")).sum();
-    Duration::from_millis(ticks * 1_000 / 100)
+    let pid = Pid::from_raw(i32::try_from(pid).expect("a process id"));
+    let clock = clock_getcpuclockid(pid).expect("the process runs");
+    clock_gettime(clock).expect("the process runs").into()
 }
 
 /// Resident memory of a process now, in bytes.
