@@ -219,6 +219,16 @@ impl Scene {
         about.map(|event| (text(&event["type"]), text(&event["reason"]), text(&event["note"]))).collect()
     }
 
+    /// Waits until an event of this reason is about a resource, and returns those that are: type and note.
+    #[track_caller]
+    pub(crate) fn event(&self, name: &str, reason: &str) -> Vec<(String, String)> {
+        wait(&format!("an event tells of {reason}"), || {
+            let events = self.events(name).into_iter().filter(|(_, own, _)| own == reason);
+            let told: Vec<_> = events.map(|(kind, _, note)| (kind, note)).collect();
+            (!told.is_empty()).then_some(told)
+        })
+    }
+
     /// Names of the pods that there are and stay, in order.
     pub(crate) fn pods(&self) -> Vec<String> {
         let pods = self.list("pods", "app.kubernetes.io/name=luminate");
@@ -235,6 +245,8 @@ impl Scene {
     pub(crate) fn requests(&mut self) -> Vec<Request> {
         let (user, namespace) = (self.user.clone(), self.namespace.name().to_owned());
         let Some(audit) = &mut self.audit else { return Vec::new() };
+        // A request is noted just after it was answered.
+        thread::sleep(Duration::from_millis(300));
         let mut requests = audit.requests_of(&user);
         requests.retain(|request| request.namespace == namespace);
         requests
