@@ -30,7 +30,7 @@ use luminate_crds::luminate::{Backend, Luminate, LuminateStatus};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, said};
 use crate::progress::Progress;
 use crate::telemetry::Metrics;
 use apply::{Applied, ApplyError, Notes, wanted_digest};
@@ -102,7 +102,7 @@ struct Memory {
 #[derive(Debug, thiserror::Error)]
 pub enum Failed {
     /// The API server didn't do what was asked.
-    #[error(transparent)]
+    #[error("{}", said(.0))]
     Api(#[from] kube::Error),
     /// An object couldn't be applied.
     #[error(transparent)]
@@ -290,11 +290,22 @@ async fn write_status(
     let values = serde_json::to_value(&status).map_err(kube::Error::SerdeError)?;
     let written = context.cluster.write_status(MANAGER, resource, &values).await?;
     let transitions = status::transitions(before, &status);
+    transitions.iter().for_each(|transition| log(key, transition));
     context.remember(key, |memory| memory.status = Some((status, number(written))));
     if tell {
         context.events.tell(resource, &transitions).await;
     }
     Ok(())
+}
+
+/// What the status tells is logged when it changes, not as often as it is looked at.
+fn log(key: &Key, transition: &status::Transition) {
+    let status::Transition { condition, reason, note, .. } = transition;
+    if transition.warning {
+        tracing::warn!(resource = %key, condition, reason, note);
+    } else {
+        tracing::info!(resource = %key, condition, reason, note);
+    }
 }
 
 /// A version as a number; the API server counts them up.

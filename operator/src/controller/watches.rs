@@ -27,7 +27,7 @@ use super::queue::Queue;
 use super::references::{Key, Reference, References};
 use super::{Context, Failed, Guarded, backoff, jittered, pause, reconcile};
 use crate::client::Gate;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, said};
 use crate::object::Kind;
 use crate::progress::Progress;
 use crate::telemetry::Metrics;
@@ -161,16 +161,14 @@ where
     K: kube::Resource + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + 'static,
 {
     let mut failing = false;
-    late(watcher(api, config.timeout(WATCH_SECONDS)))
-        .backoff(Pauses(0))
-        .filter_map(move |outcome| {
-            let event = outcome.map_err(|error| complain(&error, kind, failing));
-            if failing && event.is_ok() {
-                tracing::info!(kind, "a watch works again");
-            }
-            failing = event.is_err();
-            std::future::ready(event.ok())
-        })
+    late(watcher(api, config.timeout(WATCH_SECONDS))).backoff(Pauses(0)).filter_map(move |outcome| {
+        let event = outcome.map_err(|error| complain(&error, kind, failing));
+        if failing && event.is_ok() {
+            tracing::info!(kind, "a watch works again");
+        }
+        failing = event.is_err();
+        std::future::ready(event.ok())
+    })
 }
 
 /// Pauses after so many failures in a row.
@@ -192,9 +190,7 @@ impl Backoff for Pauses {
 }
 
 /// Announces a list only when there is an answer: kube announces each attempt, and the pause would never double.
-fn late<K, E>(
-    events: impl Stream<Item = Result<Event<K>, E>>,
-) -> impl Stream<Item = Result<Event<K>, E>> {
+fn late<K, E>(events: impl Stream<Item = Result<Event<K>, E>>) -> impl Stream<Item = Result<Event<K>, E>> {
     let mut announced = false;
     events.flat_map(move |event| {
         let news = match event {
@@ -210,10 +206,18 @@ fn late<K, E>(
 }
 
 fn complain(error: &watcher::Error, kind: &'static str, again: bool) {
+    use watcher::Error::{InitialListFailed, WatchError, WatchFailed, WatchStartFailed};
     match error {
         _ if again => tracing::debug!(%error, kind, "a watch failed again"),
-        watcher::Error::InitialListFailed(kube::Error::Api(status)) if status.code == 404 => {
+        InitialListFailed(kube::Error::Api(status)) if status.code == 404 => {
             tracing::warn!(kind, "the API server doesn't know this kind: is its definition installed?");
+        }
+        // The usual end of a watch of something that seldom changes.
+        WatchError(status) if status.code == 410 => {
+            tracing::debug!(kind, "a watch is too old; it starts anew")
+        }
+        InitialListFailed(error) | WatchStartFailed(error) | WatchFailed(error) => {
+            tracing::warn!(error = said(error), kind, "a watch failed; it starts anew");
         }
         error => tracing::warn!(%error, kind, "a watch failed; it starts anew"),
     }
