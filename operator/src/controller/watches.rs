@@ -33,7 +33,7 @@ use crate::progress::Progress;
 use crate::telemetry::Metrics;
 
 /// How long a watch lasts until it starts anew: one whose connection is dead is believed no longer.
-const WATCH_SECONDS: u32 = 120;
+const WATCH_SECONDS: u32 = 60;
 /// The longest pause after a watch's failures.
 const LONGEST_WATCH_PAUSE: Duration = Duration::from_secs(5);
 /// How often it is looked whether the cluster has learnt of ServiceMonitors.
