@@ -59,7 +59,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(15);
 /// How soon a rollout is looked at again: it may have become one without end.
 const STILL_ROLLING: Duration = Duration::from_secs(60);
 /// The longest pause after failures.
-const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// Failures in a row until the status tells of them.
 const TELL_AFTER: u32 = 5;
 
@@ -142,6 +142,13 @@ impl Context {
 
     fn remember<T>(&self, key: &Key, with: impl FnOnce(&mut Memory) -> T) -> T {
         with(self.memory.lock().entry(key.clone()).or_default())
+    }
+
+    /// The API server answers again: what failed meanwhile need not wait for the end of its pause.
+    fn retry_failed(&self) {
+        let memory = self.memory.lock();
+        let failed = memory.iter().filter(|(_, memory)| memory.failures > 0);
+        failed.for_each(|(key, _)| self.queue.push(key.clone()));
     }
 
     /// Now and then everything is read again, whatever the watches say.
@@ -387,7 +394,7 @@ async fn tell_failure(guarded: Arc<Guarded>, problem: Problem, context: Arc<Cont
     context.events.tell(&*guarded, &[transition]).await;
 }
 
-/// 0.25 s, doubled with each failure, up to five minutes.
+/// 0.25 s, doubled with each failure, up to a minute.
 fn backoff(failures: u32) -> Duration {
     let doubled = Duration::from_millis(250).saturating_mul(1 << failures.saturating_sub(1).min(12));
     doubled.min(LONGEST_PAUSE)
@@ -406,7 +413,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_double_up_to_five_minutes() {
+    fn pauses_double_up_to_a_minute() {
         let millis = |failures| backoff(failures).as_millis();
         assert_eq!([millis(1), millis(2), millis(5)], [250, 500, 4_000]);
         assert_eq!(backoff(100), LONGEST_PAUSE);

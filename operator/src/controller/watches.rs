@@ -133,7 +133,7 @@ async fn reconcile_all(
         None => Api::all(settings.client.0.clone()),
     };
     let seen = Arc::clone(&context);
-    let resources = watching(api, watcher::Config::default(), "Luminate")
+    let resources = watching(Arc::clone(&context), api, watcher::Config::default(), "Luminate")
         .map(Ok::<_, watcher::Error>)
         .modify(|guarded| guarded.managed_fields_mut().clear())
         .reflect(writer)
@@ -156,7 +156,12 @@ async fn reconcile_all(
 
 /// What a watch sees. It starts anew after each failure, after a pause that doubles; the first failure in a row is
 /// logged.
-fn watching<K>(api: Api<K>, config: watcher::Config, kind: &'static str) -> impl Stream<Item = Event<K>>
+fn watching<K>(
+    context: Arc<Context>,
+    api: Api<K>,
+    config: watcher::Config,
+    kind: &'static str,
+) -> impl Stream<Item = Event<K>>
 where
     K: kube::Resource + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + 'static,
 {
@@ -165,6 +170,7 @@ where
         let event = outcome.map_err(|error| complain(&error, kind, failing));
         if failing && event.is_ok() {
             tracing::info!(kind, "a watch works again");
+            context.retry_failed();
         }
         failing = event.is_err();
         std::future::ready(event.ok())
@@ -271,7 +277,7 @@ async fn watch_kind(context: Arc<Context>, kind: Kind, scope: Option<String>, do
         true => watcher::Config::default(),
         false => watcher::Config::default().labels(&format!("{MANAGED_BY}={MANAGER}")),
     };
-    let mut events = std::pin::pin!(watching(api, config, kind.name()));
+    let mut events = std::pin::pin!(watching(Arc::clone(&context), api, config, kind.name()));
     while let Some(event) = events.next().await {
         seen(&context, kind, referable, event, &done);
     }
