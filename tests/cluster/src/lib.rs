@@ -40,7 +40,7 @@ const DEFINITION_NAME: &str = "luminates.luminate.dev";
 /// How many ports a control plane takes.
 const PORTS: u16 = 7;
 /// Far more than anything takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// What `make` built.
 fn programs() -> PathBuf {
@@ -341,7 +341,7 @@ fn free_ports() -> u16 {
 /// Waits until something holds.
 ///
 /// # Panics
-/// When it doesn't within three minutes.
+/// When it doesn't within five minutes.
 #[track_caller]
 pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let started = Instant::now();
