@@ -2,7 +2,7 @@
 //!
 //! # How an answer comes about
 //! - **Which series**: looked up in `series` by their `key=value` pairs. Few are bound by their fingerprints, many
-//!   are looked up again in the statement that reads their samples; so are all of a metric.
+//!   are looked up again in the statement that reads their samples. All of a metric need no looking up.
 //! - **The last write wins** by `FINAL`, within a day's partition, since a sample's key holds its time. But on one
 //!   server a question first reads without it wherever the answer itself tells whether there can be two writes
 //!   of one sample: seldom, and `FINAL` takes up to three times as long. Where there can be, it is asked again
@@ -113,12 +113,16 @@ impl Reader<'_> {
         Selected { selector, chosen, fps: Vec::new(), from, start, end: range.end().min(TIMES.1) }
     }
 
-    /// Looks up the series, and keeps their fingerprints where they are few; none when there are none.
+    /// Looks up the series that filters choose, and keeps their fingerprints where they are few; none when there
+    /// are none. All of a metric needn't be looked up: the key leads to them.
     async fn looked_up<'q>(
         &self,
         mut selected: Selected<'q>,
         context: &QueryContext,
     ) -> Result<Option<Selected<'q>>> {
+        if selected.chosen == Chosen::All {
+            return Ok(Some(selected));
+        }
         let text = self.text(&selected).fill(include_str!("sql/chosen_series.sql"));
         let statement = self.statement(text, &selected).param("fews", FEW + 1);
         let fps: Vec<u64> = self.ask(statement, context).await?.into_iter().next().unwrap_or_default();
