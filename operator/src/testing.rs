@@ -99,6 +99,8 @@ fn arbitrary_clickhouse(random: &mut fastrand::Rng) -> LuminateSpec {
         1 => section.tls.ca_config_map_ref = Some(key("trust", random)),
         _ => {}
     }
+    section.ack = if random.bool() { AckMode::Buffered } else { AckMode::Durable };
+    section.query_threads = random.bool().then(|| random.u32(1..64));
     section.autoscaling.enabled = random.bool();
     section.autoscaling.min_replicas = random.i32(1..4);
     section.autoscaling.max_replicas = random.i32(4..20);

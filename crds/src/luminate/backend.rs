@@ -63,6 +63,9 @@ pub struct ClickHouseSection {
     /// How many workers.
     #[serde(default)]
     pub autoscaling: Autoscaling,
+    /// When a write is answered. Holds for tables made from now on.
+    #[serde(default = "ack")]
+    pub ack: AckMode,
     /// Shortest time between the starts of two inserts of a worker.
     #[serde(default = "linger")]
     #[schemars(length(max = 12))]
@@ -75,14 +78,22 @@ pub struct ClickHouseSection {
     #[serde(default = "max_queue_bytes")]
     #[schemars(length(max = 16))]
     pub max_queue_bytes: ByteSize,
-    /// Most connections of a worker.
+    /// Most queries of a worker at once; more wait.
     #[serde(default = "pool_size")]
     #[schemars(range(min = 1, max = 1_000))]
     pub pool_size: u32,
+    /// Threads of a query on the server; unset, what ClickHouse gives its user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_024))]
+    pub query_threads: Option<u32>,
 }
 
 fn database() -> String {
     "luminate".to_owned()
+}
+
+fn ack() -> AckMode {
+    AckMode::Durable
 }
 
 fn linger() -> Span {
@@ -112,10 +123,12 @@ impl ClickHouseSection {
             credentials_secret_ref: None,
             tls: ClickHouseTls::default(),
             autoscaling: Autoscaling::default(),
+            ack: ack(),
             linger: linger(),
             max_batch_rows: max_batch_rows(),
             max_queue_bytes: max_queue_bytes(),
             pool_size: pool_size(),
+            query_threads: None,
         }
     }
 }
@@ -168,7 +181,7 @@ pub enum ReclaimPolicy {
 pub enum AckMode {
     /// Once it is on stable storage.
     Durable,
-    /// Once the operating system has it.
+    /// Once the store has it in memory: the operating system, or ClickHouse.
     Buffered,
 }
 

@@ -22,6 +22,8 @@ struct Rule {
     message: String,
 }
 
+/// A rule never stands on a section with a default that it reads: the API server checks it against that default
+/// before it fills in the section's own fields.
 fn rules() -> Vec<Rule> {
     let storage = |object: &str| {
         format!("quantity(has({object}.rocksdb) ? {object}.rocksdb.storage : '{DEFAULT_STORAGE}')")
@@ -86,9 +88,9 @@ fn rules() -> Vec<Rule> {
             "each of endpoints must be an http or https URL, such as https://clickhouse:8443".into(),
         ),
         rule(
-            "spec.clickhouse.autoscaling",
-            "self.minReplicas <= self.maxReplicas".into(),
-            "minReplicas must not be larger than maxReplicas".into(),
+            "spec.clickhouse",
+            "self.autoscaling.minReplicas <= self.autoscaling.maxReplicas".into(),
+            "autoscaling.minReplicas must not be larger than autoscaling.maxReplicas".into(),
         ),
         rule(
             "spec.clickhouse.tls",
@@ -107,9 +109,9 @@ fn rules() -> Vec<Rule> {
             "jwksUrl must be an https URL".into(),
         ),
         rule(
-            "spec.ingress",
-            "!self.enabled || self.host != ''".into(),
-            "host is needed when the ingress is enabled".into(),
+            "spec",
+            "!self.ingress.enabled || self.ingress.host != ''".into(),
+            "ingress.host is needed when the ingress is enabled".into(),
         ),
         rule(
             "spec.rocksdb",
@@ -234,8 +236,25 @@ mod tests {
         })
     }
 
+    /// As the API server fills in defaults: those of a section that is itself a default too.
+    fn with_defaults(node: &Value, mut value: Value) -> Value {
+        let properties = node["properties"].as_object();
+        if let (Some(fields), Some(properties)) = (value.as_object_mut(), properties) {
+            for (name, property) in properties {
+                let given = fields.get(name).or(property.get("default")).cloned();
+                if let Some(given) = given {
+                    fields.insert(name.clone(), with_defaults(property, given));
+                }
+            }
+        }
+        value
+    }
+
     fn refusals(object: &Value, old: Option<&Value>) -> Vec<String> {
-        match Validator::new().validate(&schema(), object, old) {
+        let schema = schema();
+        let object = with_defaults(&schema, object.clone());
+        let old = old.map(|old| with_defaults(&schema, old.clone()));
+        match Validator::new().validate(&schema, &object, old.as_ref()) {
             Ok(()) => Vec::new(),
             Err(errors) => errors.into_vec().into_iter().map(|error| error.message).collect(),
         }
@@ -277,6 +296,22 @@ mod tests {
             assert!(text.contains(&message), "{}", rule.message);
             assert!(!rule.message.contains('\n') && !rule.rule.contains('\n'));
         }
+    }
+
+    /// As the API server does when it gets the definition.
+    #[test]
+    fn every_default_keeps_the_rules_of_its_place() {
+        fn walk(node: &Value, checked: &mut usize) {
+            if node.get("default").is_some() && node.get("x-kubernetes-validations").is_some() {
+                let outcome = Validator::new().validate(node, &node["default"], None);
+                assert!(outcome.is_ok(), "{node}");
+                *checked += 1;
+            }
+            node["properties"].as_object().into_iter().flatten().for_each(|(_, field)| walk(field, checked));
+        }
+        let mut checked = 0;
+        walk(&schema(), &mut checked);
+        assert!(checked > 0);
     }
 
     #[test]
@@ -381,12 +416,11 @@ mod tests {
         let of = |ingress: &str| created(&format!("{{backend: RocksDB, ingress: {{{ingress}}}}}"));
         assert_eq!(of("enabled: true, host: metrics.example"), "");
         assert_eq!(of("enabled: false"), "");
-        assert!(of("enabled: true").contains("host is needed"));
+        assert!(of("enabled: true").contains("ingress.host is needed"));
     }
 
     #[test]
     fn defaults_of_the_schema_are_those_of_the_types() {
-        use kube::core::cel::apply_defaults;
         for (spec, of) in [
             (ROCKSDB, super::super::LuminateSpec::of(super::super::Backend::RocksDB)),
             (CLICKHOUSE, {
@@ -395,7 +429,7 @@ mod tests {
                 spec
             }),
         ] {
-            let stored = apply_defaults(&schema(), &resource("prod", spec));
+            let stored = with_defaults(&schema(), resource("prod", spec));
             assert_eq!(stored["spec"], serde_json::to_value(&of).unwrap());
             assert_eq!(
                 serde_json::from_value::<super::super::LuminateSpec>(stored["spec"].clone()).unwrap(),

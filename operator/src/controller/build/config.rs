@@ -22,7 +22,7 @@ pub const FILE: &str = "config.yaml";
 
 /// Keys that are always written. Any other is written only where it isn't the default, so that a key that
 /// a later version learns rolls no pod, and no older worker meets a key that it doesn't know.
-const ALWAYS: [&str; 31] = [
+const ALWAYS: [&str; 33] = [
     "server.max_body_bytes",
     "server.drain_delay",
     "server.shutdown_grace",
@@ -33,7 +33,10 @@ const ALWAYS: [&str; 31] = [
     "storage.rocksdb.ack",
     "storage.clickhouse.endpoints",
     "storage.clickhouse.database",
+    "storage.clickhouse.ack",
     "storage.clickhouse.linger",
+    // The same on all workers, those of the version before included.
+    "storage.clickhouse.refresh",
     "storage.clickhouse.max_batch_rows",
     "storage.clickhouse.max_queue_bytes",
     "storage.clickhouse.pool_size",
@@ -124,14 +127,7 @@ fn storage(settings: &BackendSettings) -> Storage {
     match settings {
         BackendSettings::RocksDb(section) => Storage {
             backend: Store::RocksDb,
-            rocksdb: RocksDb {
-                path: PathBuf::from(DATA_DIR),
-                ack: match section.ack {
-                    AckMode::Durable => Ack::Durable,
-                    AckMode::Buffered => Ack::Buffered,
-                },
-                ..RocksDb::default()
-            },
+            rocksdb: RocksDb { path: PathBuf::from(DATA_DIR), ack: ack(section.ack), ..RocksDb::default() },
             ..Storage::default()
         },
         BackendSettings::ClickHouse(section) => Storage {
@@ -141,14 +137,23 @@ fn storage(settings: &BackendSettings) -> Storage {
                 database: section.database.clone(),
                 cluster: (!section.cluster.is_empty()).then(|| section.cluster.clone()),
                 ca_file: trusts(section).then(|| at(TRUST_DIR, CA_KEY)),
+                ack: ack(section.ack),
                 linger: section.linger,
                 max_batch_rows: section.max_batch_rows.into(),
                 max_queue_bytes: section.max_queue_bytes,
                 pool_size: section.pool_size,
+                query_threads: section.query_threads,
                 ..ClickHouse::default()
             },
             ..Storage::default()
         },
+    }
+}
+
+fn ack(mode: AckMode) -> Ack {
+    match mode {
+        AckMode::Durable => Ack::Durable,
+        AckMode::Buffered => Ack::Buffered,
     }
 }
 

@@ -21,6 +21,7 @@ pub(super) fn check(spec: &LuminateSpec) -> Checked {
         within("spec.clickhouse.maxQueueBytes", section.max_queue_bytes, least, most)?;
         within("spec.clickhouse.maxBatchRows", section.max_batch_rows, 1_000, 10_000_000)?;
         within("spec.clickhouse.poolSize", section.pool_size, 1, 1_000)?;
+        within("spec.clickhouse.queryThreads", section.query_threads.unwrap_or(1), 1, 1_024)?;
     }
     Ok(())
 }
