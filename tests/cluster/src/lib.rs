@@ -19,16 +19,18 @@ use nix::unistd::Pid;
 
 pub use self::audit::{Audit, Request};
 pub use self::namespace::Namespace;
+pub use self::operator::{Installation, Operator};
 
 mod audit;
 mod namespace;
+pub mod operator;
 
 /// Names the kubeconfig of a cluster to test on instead of one of our own. A person's `KUBECONFIG` is never used.
 const GIVEN: &str = "LUMINATE_TEST_KUBECONFIG";
 /// Set to 1, allows a given cluster on which Luminate is installed.
 const FORCE: &str = "LUMINATE_TEST_FORCE";
 /// The name of Luminate's custom resource definition.
-const DEFINITION: &str = "luminates.luminate.dev";
+const DEFINITION_NAME: &str = "luminates.luminate.dev";
 /// How many ports a control plane takes.
 const PORTS: u16 = 7;
 /// Far more than anything takes on a busy machine.
@@ -108,7 +110,8 @@ impl Cluster {
             own: false,
             _said: None,
         };
-        let installed = cluster.run(&["get", "crd", DEFINITION, "--ignore-not-found", "-o", "name"], "")?;
+        let installed =
+            cluster.run(&["get", "crd", DEFINITION_NAME, "--ignore-not-found", "-o", "name"], "")?;
         if !installed.is_empty() && !force {
             return Err(format!(
                 "Luminate is installed there ({installed}); {FORCE}=1 tests on it all the same"

@@ -1,3 +1,4 @@
 //! The operator on a real control plane, and the control plane itself.
 
 mod control_plane;
+mod process;
