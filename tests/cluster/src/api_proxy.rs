@@ -185,6 +185,12 @@ impl ApiProxy {
         self.shared.faults.load(Ordering::Relaxed)
     }
 
+    /// The same, for a task that outlives a look at the proxy.
+    pub fn fault_counter(&self) -> impl Fn() -> u64 + Send + use<> {
+        let shared = Arc::clone(&self.shared);
+        move || shared.faults.load(Ordering::Relaxed)
+    }
+
     /// The requests since this was asked last, in the order of their ends.
     #[must_use]
     pub fn requests(&self) -> Vec<Noted> {

@@ -21,7 +21,10 @@ pub use self::audit::{Audit, Request};
 pub use self::namespace::Namespace;
 pub use self::operator::{Installation, Operator};
 
+pub mod admin;
+pub mod api_proxy;
 mod audit;
+pub mod faults;
 mod namespace;
 pub mod operator;
 

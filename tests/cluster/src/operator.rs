@@ -116,6 +116,7 @@ impl<'a> Installation<'a> {
         let mut setup = Setup {
             folder: self.home.cluster().folder().to_owned(),
             name: self.home.name().to_owned(),
+            binary: None,
             kubeconfig: self.kubeconfig.clone(),
             arguments: Vec::new(),
             environment: Vec::new(),
@@ -160,6 +161,8 @@ subjects: [{{kind: ServiceAccount, name: {ACCOUNT}, namespace: {account_namespac
 pub struct Setup {
     folder: PathBuf,
     name: String,
+    /// Another than the one that is built beside the tests.
+    binary: Option<PathBuf>,
     kubeconfig: PathBuf,
     arguments: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
@@ -177,6 +180,13 @@ impl Setup {
     #[must_use]
     pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
         self.environment.push((name.as_ref().to_owned(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// Lets it be another binary than the one that is built beside the tests.
+    #[must_use]
+    pub fn binary(mut self, path: &Path) -> Self {
+        self.binary = Some(path.to_owned());
         self
     }
 
@@ -219,7 +229,7 @@ impl Setup {
         let mut command = Command::new("setpriv");
         command
             .args(["--pdeathsig", "KILL"])
-            .arg(binary())
+            .arg(self.binary.clone().unwrap_or_else(binary))
             .args(["run", "--log-format", "json", "--listen", &address.to_string()])
             .args(&self.arguments)
             .env_clear()

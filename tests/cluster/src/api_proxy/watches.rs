@@ -65,9 +65,9 @@ async fn deliver(mut body: Body, fault: WatchFault, sender: Sender<Part>) {
             next = next(&mut body, until) => next,
             () = sender.closed() => return,
         };
-        match next {
-            Some(part) if sender.send(Ok(part)).await.is_ok() => {}
-            _ => break,
+        let Some(part) = next else { break };
+        if sender.send(Ok(part)).await.is_err() {
+            return;
         }
     }
     if !matches!(fault, WatchFault::EndsAfter(_)) {
