@@ -125,7 +125,8 @@ impl Admin {
     /// # Errors
     /// The API server's.
     pub async fn get(&self, resource: &str, name: &str) -> Result<Value, Refused> {
-        self.send(Method::GET, self.path(resource, &format!("/{name}")), "application/json", &Value::Null).await
+        self.send(Method::GET, self.path(resource, &format!("/{name}")), "application/json", &Value::Null)
+            .await
     }
 
     /// Deletes an object; that it is gone already is well.

@@ -200,7 +200,11 @@ impl ApiProxy {
     /// The time of the last write that isn't of a Lease, among those that [`ApiProxy::requests`] hasn't taken yet.
     #[must_use]
     pub fn last_write(&self) -> Option<Instant> {
-        held(&self.shared.noted).iter().rev().find(|noted| noted.asked.counts_as_write()).map(|noted| noted.at)
+        held(&self.shared.noted)
+            .iter()
+            .rev()
+            .find(|noted| noted.asked.counts_as_write())
+            .map(|noted| noted.at)
     }
 }
 
@@ -228,7 +232,8 @@ async fn serve(shared: Arc<Shared>, client: TcpStream) {
     let _set = client.set_nodelay(true);
     let service = service_fn(move |request| answer(Arc::clone(&shared), request));
     // An error here is the client's going, or a fault that it was meant to see.
-    let _ended = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(client), service).await;
+    let _ended =
+        hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(client), service).await;
 }
 
 type Answer = Response<UnsyncBoxBody<Bytes, HangUp>>;

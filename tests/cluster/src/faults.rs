@@ -55,7 +55,7 @@ impl Run {
     /// A run of so many plans.
     #[must_use]
     pub fn of(plans: usize, seed: u64) -> Self {
-        Self { seed, plans, at_once: 12, only: String::new(), most_failures: 1, faulty: None }
+        Self { seed, plans, at_once: 8, only: String::new(), most_failures: 1, faulty: None }
     }
 }
 
@@ -163,7 +163,14 @@ pub const BUG: &str = "LUMINATE_OPERATOR_SEEDED_BUG";
 /// Makes so many of something at once.
 fn side_by_side<T: Send>(count: usize, make: impl Fn(usize) -> T + Sync) -> Vec<T> {
     thread::scope(|scope| {
-        let makers: Vec<_> = (0..count).map(|at| scope.spawn({ let make = &make; move || make(at) })).collect();
+        let makers: Vec<_> = (0..count)
+            .map(|at| {
+                scope.spawn({
+                    let make = &make;
+                    move || make(at)
+                })
+            })
+            .collect();
         makers.into_iter().map(|maker| maker.join().expect("it said why")).collect()
     })
 }
@@ -246,7 +253,10 @@ async fn without_faults(slots: &mut [Slot<'_>], stories: &[Story]) -> Result<Vec
     let orders: Mutex<VecDeque<usize>> = Mutex::new((0..stories.len()).collect());
     // Few at once: without faults, silence is how the end of a step is told.
     let telling = slots.iter_mut().take(4).map(async |slot| {
-        while let Some(at) = { let next = held(&orders).pop_front(); next } {
+        while let Some(at) = {
+            let next = held(&orders).pop_front();
+            next
+        } {
             let story = &stories[at];
             let said = |error| format!("{} without faults: {error}", story.name);
             let first = slot.live(story, &Weather::Calm, None).await.map_err(said)?.expected;
@@ -266,7 +276,8 @@ async fn without_faults(slots: &mut [Slot<'_>], stories: &[Story]) -> Result<Vec
 fn orders(writes: &[u64], run: &Run) -> Vec<Order> {
     let mut random = fastrand::Rng::with_seed(run.seed);
     let of_writes = writes.iter().enumerate();
-    let all = of_writes.flat_map(|(at, writes)| Weather::of_each_write(*writes).into_iter().map(move |w| (at, w)));
+    let all =
+        of_writes.flat_map(|(at, writes)| Weather::of_each_write(*writes).into_iter().map(move |w| (at, w)));
     let (mut crashes, mut others): (Vec<Order>, Vec<Order>) = all.partition(|(_, weather)| weather.crashes());
     for (at, writes) in writes.iter().enumerate() {
         others.extend((1..=*writes).step_by(4).map(|nth| (at, Weather::TwoLeaders(nth))));
@@ -278,8 +289,14 @@ fn orders(writes: &[u64], run: &Run) -> Vec<Order> {
     random.shuffle(&mut crashes);
     random.shuffle(&mut others);
     // A short run is of everything.
-    let mut orders = if run.plans < 2 * crashes.len() { others.extend(crashes); random.shuffle(&mut others); others }
-        else { crashes.extend(others); crashes };
+    let mut orders = if run.plans < 2 * crashes.len() {
+        others.extend(crashes);
+        random.shuffle(&mut others);
+        others
+    } else {
+        crashes.extend(others);
+        crashes
+    };
     while orders.len() < run.plans {
         let at = random.usize(..writes.len());
         orders.push((at, Weather::any(&mut random, writes[at])));

@@ -137,7 +137,10 @@ mod tests {
     #[track_caller]
     fn is(method: Method, uri: &str, expected: &str, namespace: &str, group: &str) {
         let asked = Asked::of(&method, &uri.parse().unwrap());
-        assert_eq!((asked.to_string().as_str(), &*asked.namespace, &*asked.group), (expected, namespace, group));
+        assert_eq!(
+            (asked.to_string().as_str(), &*asked.namespace, &*asked.group),
+            (expected, namespace, group)
+        );
     }
 
     #[test]

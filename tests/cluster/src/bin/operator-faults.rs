@@ -18,7 +18,7 @@ struct Arguments {
     #[arg(long)]
     seed: Option<u64>,
     /// Plans at once.
-    #[arg(long, default_value_t = 12)]
+    #[arg(long, default_value_t = 8)]
     at_once: usize,
     /// Only stories whose name holds this.
     #[arg(long, default_value = "")]

@@ -33,6 +33,8 @@ pub struct World {
     pub rewritten: BTreeSet<Place>,
     /// Pods that there are.
     pub pods: BTreeSet<String>,
+    /// Grows with each change.
+    pub version: u64,
 }
 
 impl World {
@@ -122,7 +124,16 @@ async fn follow(client: Client, shared: Arc<Shared>, resource: ApiResource, done
 
 impl Shared {
     fn change(&self, namespace: Option<String>, change: impl FnOnce(&mut World)) {
-        let known = namespace.is_some_and(|name| held(&self.worlds).get_mut(&name).map(change).is_some());
+        let known = namespace.is_some_and(|name| {
+            let worlds = &mut *held(&self.worlds);
+            let world = worlds.get_mut(&name);
+            world
+                .map(|world| {
+                    world.version += 1;
+                    change(world);
+                })
+                .is_some()
+        });
         if known {
             self.changed.send_modify(|version| *version += 1);
         }

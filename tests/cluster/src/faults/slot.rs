@@ -1,8 +1,8 @@
 //! A namespace in which stories are told one after the other.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use kube::Client;
@@ -16,11 +16,11 @@ use super::subject::Subject;
 use super::weather::Weather;
 use crate::Installation;
 use crate::admin::Admin;
-use crate::api_proxy::{ApiProxy, Noted, Victim};
+use crate::api_proxy::{ApiProxy, Noted, Victim, held};
 use crate::operator::Setup;
 
 /// How long a step may take, whatever fails: far more than the longest pause of an operator after few failures.
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(120);
 /// How long bad weather lasts in each step; then all is healed.
 const BAD: Duration = Duration::from_secs(4);
 /// How long an operator must be silent to count as settled.
@@ -64,6 +64,8 @@ pub struct Slot<'a> {
     namespace: String,
     setup: Setup,
     ways: [(ApiProxy, Setup, Victim); 2],
+    /// The state of a version of the mirror: it is looked at far more often than it changes.
+    known: Mutex<(u64, Arc<State>)>,
 }
 
 impl<'a> Slot<'a> {
@@ -86,7 +88,8 @@ impl<'a> Slot<'a> {
             Ok::<_, String>((proxy, through, victim))
         };
         let ways = [way().await?, way().await?];
-        Ok(Self { admin: Admin::new(client, namespace), mirror, namespace: namespace.to_owned(), setup, ways })
+        let (admin, namespace) = (Admin::new(client, namespace), namespace.to_owned());
+        Ok(Self { admin, mirror, namespace, setup, ways, known: Mutex::default() })
     }
 
     /// Its administrator.
@@ -116,7 +119,8 @@ impl<'a> Slot<'a> {
         let elected = matches!(weather, Weather::TwoLeaders(_));
         self.harm(weather);
         let subjects = self.start(elected).await;
-        let continuing = elected.then(|| tokio::spawn(go_on(self.ways.each_ref().map(|way| way.2.clone()), once(&self.ways))));
+        let continuing = elected
+            .then(|| tokio::spawn(go_on(self.ways.each_ref().map(|way| way.2.clone()), once(&self.ways))));
         let mut told = self.tell(story, weather, expected).await;
         if let Some(continuing) = continuing {
             continuing.abort();
@@ -171,7 +175,12 @@ impl<'a> Slot<'a> {
         if elected { vec![start(0, false), start(1, false)] } else { vec![start(0, true)] }
     }
 
-    async fn tell(&mut self, story: &Story, weather: &Weather, expected: Option<&Expected>) -> Result<Seen, String> {
+    async fn tell(
+        &mut self,
+        story: &Story,
+        weather: &Weather,
+        expected: Option<&Expected>,
+    ) -> Result<Seen, String> {
         let mut seen = Seen::default();
         let mut requests: Vec<Noted> = Vec::new();
         for (at, step) in story.steps.iter().enumerate() {
@@ -184,7 +193,14 @@ impl<'a> Slot<'a> {
             let last = at + 1 == story.steps.len();
             match expected {
                 Some(expected) => self.comes_to(&expected.states[at], weather).await.map_err(said)?,
-                None => self.silence(LONG_SILENCE).await.map_err(said)?,
+                None => {
+                    if last {
+                        self.collected().await.map_err(said)?;
+                    } else if !story.unready.contains(&at) {
+                        self.gets_ready().await.map_err(said)?;
+                    }
+                    self.silence(LONG_SILENCE).await.map_err(said)?;
+                }
             }
             seen.slowest = seen.slowest.max(began.elapsed());
             if expected.is_some() && at + 2 >= story.steps.len() {
@@ -192,8 +208,9 @@ impl<'a> Slot<'a> {
                 self.heal();
                 self.silence(if last { SILENCE / 2 } else { SILENCE }).await.map_err(said)?;
             }
-            seen.expected.states.push(self.state());
-            if let Some(what) = expected.and_then(|expected| difference(&expected.states[at], &self.state())) {
+            seen.expected.states.push((*self.state()).clone());
+            if let Some(what) = expected.and_then(|expected| difference(&expected.states[at], &self.state()))
+            {
                 return Err(said(format!("it was as it should be, and then {what}")));
             }
             requests.extend(self.ways.iter().flat_map(|(proxy, ..)| proxy.requests()));
@@ -228,8 +245,34 @@ impl<'a> Slot<'a> {
         Ok(())
     }
 
-    fn state(&self) -> State {
-        self.mirror.with(&self.namespace, |world| state::of(world, &self.namespace))
+    fn state(&self) -> Arc<State> {
+        let known = &mut *held(&self.known);
+        self.mirror.with(&self.namespace, |world| {
+            if known.0 != world.version {
+                *known = (world.version, Arc::new(state::of(world, &self.namespace)));
+            }
+        });
+        Arc::clone(&known.1)
+    }
+
+    /// Waits until the resource says that it is ready as it is now.
+    async fn gets_ready(&self) -> Result<(), String> {
+        let place = ("luminates".to_owned(), NAME.to_owned());
+        let ready = |world: &mut super::World| {
+            let resource = world.objects.get(&place).cloned().unwrap_or_default();
+            let conditions = resource["status"]["conditions"].as_array().cloned().unwrap_or_default();
+            let ready = conditions.iter().any(|one| one["type"] == "Ready" && one["status"] == "True");
+            ready && resource["status"]["observedGeneration"] == resource["metadata"]["generation"]
+        };
+        let is = || self.mirror.with(&self.namespace, ready);
+        self.until(PATIENCE, is).await.then_some(()).ok_or("it doesn't get ready".to_owned())
+    }
+
+    /// Waits until the garbage collector has done its work.
+    async fn collected(&self) -> Result<(), String> {
+        let owned = |object: &Value| object["metadata"]["ownerReferences"].is_array();
+        let none = || self.mirror.with(&self.namespace, |world| !world.objects.values().any(owned));
+        self.until(PATIENCE, none).await.then_some(()).ok_or("what it owns isn't collected".to_owned())
     }
 
     /// Does what a step says, and waits until the mirror shows it.
@@ -243,13 +286,19 @@ impl<'a> Slot<'a> {
                 let changed = self.admin.merge(plural, name, patch).await?;
                 self.shows(plural, &changed).await
             }
-            Step::Switch(patch) => {
+            Step::AllowSwitch => {
                 let before = self.admin.get("luminates", NAME).await?;
                 let generation = before["metadata"]["generation"].to_string();
-                let mut patch = patch.clone();
-                patch["metadata"] = json!({ "annotations": { "luminate.dev/allow-backend-switch": generation } });
+                let leave = json!({ "luminate.dev/allow-backend-switch": generation });
+                let patch = json!({ "metadata": { "annotations": leave } });
                 let changed = self.admin.merge("luminates", NAME, &patch).await?;
                 self.shows("luminates", &changed).await
+            }
+            Step::All(steps) => {
+                for step in steps {
+                    Box::pin(self.take(step)).await?;
+                }
+                Ok(())
             }
             Step::Delete(plural, name) => {
                 let place = ((*plural).to_owned(), (*name).to_owned());
@@ -259,7 +308,10 @@ impl<'a> Slot<'a> {
                 };
                 let before = gone();
                 self.admin.delete(plural, name).await?;
-                self.until(PATIENCE, || gone() > before).await.then_some(()).ok_or("it isn't deleted".to_owned())
+                self.until(PATIENCE, || gone() > before)
+                    .await
+                    .then_some(())
+                    .ok_or("it isn't deleted".to_owned())
             }
         }
     }
@@ -276,7 +328,10 @@ impl<'a> Slot<'a> {
             let look = |world: &mut super::World| world.objects.get(&place).map_or(0, version);
             self.mirror.with(&self.namespace, look) >= wanted
         };
-        self.until(PATIENCE, seen).await.then_some(()).ok_or("the harness doesn't see its own write".to_owned())
+        self.until(PATIENCE, seen)
+            .await
+            .then_some(())
+            .ok_or("the harness doesn't see its own write".to_owned())
     }
 
     /// Waits until something holds, looking whenever anything changes.
@@ -321,7 +376,8 @@ impl<'a> Slot<'a> {
             let wrote = self.ways.iter().filter_map(|(proxy, ..)| proxy.last_write()).max();
             last = wrote.map_or(last, |wrote| last.max(wrote));
             if began.elapsed() > PATIENCE {
-                let requests: Vec<Noted> = self.ways.iter().flat_map(|(proxy, ..)| proxy.requests()).collect();
+                let requests: Vec<Noted> =
+                    self.ways.iter().flat_map(|(proxy, ..)| proxy.requests()).collect();
                 let tally = crate::api_proxy::tally(&requests);
                 return Err(format!("it is never silent: {tally:?}"));
             }
@@ -332,7 +388,8 @@ impl<'a> Slot<'a> {
     /// Removes whatever the story before has left.
     async fn clean(&self) -> Result<(), String> {
         self.heal();
-        let places: Vec<Place> = self.mirror.with(&self.namespace, |world| world.objects.keys().cloned().collect());
+        let places: Vec<Place> =
+            self.mirror.with(&self.namespace, |world| world.objects.keys().cloned().collect());
         for (plural, name) in places.iter().filter(|(plural, _)| plural == "luminates").chain(&places) {
             self.admin.delete(plural, name).await?;
         }

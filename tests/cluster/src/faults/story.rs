@@ -14,8 +14,10 @@ pub enum Step {
     Change(&'static str, &'static str, Value),
     /// Deletes one; where it is the operator's, it must come back.
     Delete(&'static str, &'static str),
-    /// Gives leave to switch the backend that this merge patch asks for: it names the next generation.
-    Switch(Value),
+    /// Gives leave to the switch of the backend that the resource asks for.
+    AllowSwitch,
+    /// Several, at once.
+    All(Vec<Self>),
 }
 
 /// Things that somebody does, each when the one before has come to an end.
@@ -25,6 +27,8 @@ pub struct Story {
     pub name: &'static str,
     /// The steps; after the last the operator must be silent.
     pub steps: Vec<Step>,
+    /// The steps, from 0, after which the installation isn't ready, and mustn't be.
+    pub unready: &'static [usize],
 }
 
 /// Every story. `clickhouse` is an address that answers.
@@ -54,7 +58,8 @@ fn spec(patch: Value) -> Step {
 }
 
 fn secret(name: &str, data: Value) -> Step {
-    let body = json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": name }, "stringData": data });
+    let body =
+        json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": name }, "stringData": data });
     Step::Create("secrets", body)
 }
 
@@ -72,9 +77,14 @@ fn clickhouse_life(clickhouse: &str) -> Story {
             resource(json!({ "backend": "ClickHouse", "clickhouse": one_worker(clickhouse) })),
             spec(json!({ "limits": { "writeRps": 7 } })),
             Step::Delete("services", NAME),
-            Step::Change("deployments", NAME, json!({ "spec": { "template": { "spec": { "enableServiceLinks": true } } } })),
+            Step::Change(
+                "deployments",
+                NAME,
+                json!({ "spec": { "template": { "spec": { "enableServiceLinks": true } } } }),
+            ),
             END,
         ],
+        unready: &[],
     }
 }
 
@@ -100,6 +110,7 @@ fn clickhouse_options(clickhouse: &str) -> Story {
             spec(json!({ "clickhouse": { "autoscaling": { "enabled": true } } })),
             END,
         ],
+        unready: &[0],
     }
 }
 
@@ -116,9 +127,14 @@ fn clickhouse_in_the_way(clickhouse: &str) -> Story {
         steps: vec![
             Step::Create("configmaps", foreign),
             resource(json!({ "backend": "ClickHouse", "clickhouse": one_worker(clickhouse) })),
-            Step::Delete("configmaps", "prod-clickhouse"),
+            Step::All(vec![
+                Step::Delete("configmaps", "prod-clickhouse"),
+                // Without it, the operator looks again within 18 s.
+                spec(json!({ "retention": { "default": "7d" } })),
+            ]),
             END,
         ],
+        unready: &[0, 1],
     }
 }
 
@@ -133,6 +149,7 @@ fn rocksdb_life() -> Story {
             spec(json!({ "replicas": 0 })),
             END,
         ],
+        unready: &[3],
     }
 }
 
@@ -149,19 +166,22 @@ fn rocksdb_volume() -> Story {
             spec(json!({ "rocksdb": { "reclaimPolicy": "Retain" } })),
             END,
         ],
+        unready: &[],
     }
 }
 
 /// From the embedded engine to ClickHouse: refused at first, then with leave.
 fn switch(clickhouse: &str) -> Story {
-    let change = json!({ "spec": { "backend": "ClickHouse", "rocksdb": null, "clickhouse": one_worker(clickhouse) } });
+    let change =
+        json!({ "spec": { "backend": "ClickHouse", "rocksdb": null, "clickhouse": one_worker(clickhouse) } });
     Story {
         name: "switch",
         steps: vec![
             resource(json!({ "backend": "RocksDB", "rocksdb": { "storage": "1Gi" } })),
             Step::Change("luminates", NAME, change),
-            Step::Switch(json!({})),
+            Step::AllowSwitch,
             END,
         ],
+        unready: &[1],
     }
 }

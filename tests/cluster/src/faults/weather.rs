@@ -51,9 +51,9 @@ impl Weather {
             Self::Twice(first, later, fault) => Box::new(move |asked| {
                 at_write(asked, first, &fault).or_else(|| at_write(asked, first + later, &fault))
             }),
-            Self::Outage(first, count, fault) => Box::new(move |asked| {
-                (first..first + count).contains(&asked.nth).then(|| fault.clone())
-            }),
+            Self::Outage(first, count, fault) => {
+                Box::new(move |asked| (first..first + count).contains(&asked.nth).then(|| fault.clone()))
+            }
             Self::Storm(seed, permille) => storm(seed, permille),
             Self::Watches(fault) => {
                 Box::new(move |asked| (asked.verb == Verb::Watch).then_some(Fault::Watch(fault)))
@@ -72,7 +72,8 @@ impl Weather {
     /// One of the others.
     #[must_use]
     pub fn any(random: &mut fastrand::Rng, writes: u64) -> Self {
-        let millis = |random: &mut fastrand::Rng, from: u64, to: u64| Duration::from_millis(random.u64(from..to));
+        let millis =
+            |random: &mut fastrand::Rng, from: u64, to: u64| Duration::from_millis(random.u64(from..to));
         match random.u8(0..10) {
             0 | 1 => Self::Storm(random.u64(..), random.u16(20..250)),
             2 => {
@@ -129,7 +130,9 @@ fn storm(seed: u64, permille: u16) -> Plan {
         Some(match (asked.verb, random.u8(0..4)) {
             (Verb::Watch, 0) => Fault::Watch(WatchFault::Gone(Duration::from_millis(random.u64(1..1_000)))),
             (Verb::Watch, 1) => Fault::Watch(WatchFault::Lags(Duration::from_millis(random.u64(1..2_000)))),
-            (Verb::Watch, _) => Fault::Watch(WatchFault::BreaksAfter(Duration::from_millis(random.u64(1..2_000)))),
+            (Verb::Watch, _) => {
+                Fault::Watch(WatchFault::BreaksAfter(Duration::from_millis(random.u64(1..2_000))))
+            }
             // Crashes and hanging are rarer: with them alone nothing would ever get on.
             (_, 0) if random.u8(0..4) > 0 => Fault::Slow(Duration::from_millis(random.u64(1..300))),
             _ => harm(&mut random),
