@@ -23,6 +23,7 @@ use std::time::Duration;
 use k8s_openapi::jiff::Timestamp;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
+use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Resource, ResourceExt};
 use luminate_crds::condition::Reason;
 use luminate_crds::luminate::{Backend, Luminate, LuminateStatus};
@@ -67,6 +68,8 @@ const TELL_AFTER: u32 = 5;
 pub struct Context {
     /// The API server.
     pub cluster: Cluster,
+    /// The resources, as their watch saw them.
+    resources: Store<Guarded>,
     /// What the watches saw of objects.
     pub children: Children,
     /// What resources refer to.
@@ -130,6 +133,13 @@ impl Context {
         self.references.note(key, []);
     }
 
+    /// It may have gone while it was being worked on.
+    fn forget_if_gone(&self, key: &Key) {
+        if self.resources.get(&ObjectRef::new(&key.name).within(&key.namespace)).is_none() {
+            self.forget(key);
+        }
+    }
+
     fn remember<T>(&self, key: &Key, with: impl FnOnce(&mut Memory) -> T) -> T {
         with(self.memory.lock().entry(key.clone()).or_default())
     }
@@ -165,6 +175,7 @@ async fn reconcile(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<Actio
     if outcome.is_ok() {
         context.remember(&key, |memory| memory.failures = 0);
     }
+    context.forget_if_gone(&key);
     outcome
 }
 
@@ -340,6 +351,7 @@ fn pause(guarded: Arc<Guarded>, failed: &Failed, context: Arc<Context>) -> Actio
         memory.failures += 1;
         memory.failures
     });
+    context.forget_if_gone(&key);
     if matches!(failed, Failed::Apply(ApplyError::Stale)) {
         tracing::debug!(resource = %key, "{failed}");
     } else {

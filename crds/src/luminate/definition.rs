@@ -83,6 +83,19 @@ fn rules() -> Vec<Rule> {
             "rocksdb.storageClassName can't be changed: a volume keeps its class".into(),
         ),
         rule(
+            "spec",
+            format!(
+                "!(has(self.clickhouse) && has(oldSelf.clickhouse) && !{enabled} && {was_enabled}) || \
+                 (self.replicas >= {bounds}.minReplicas && self.replicas <= {bounds}.maxReplicas)",
+                enabled = "self.clickhouse.autoscaling.enabled",
+                was_enabled = "oldSelf.clickhouse.autoscaling.enabled",
+                bounds = "self.clickhouse.autoscaling",
+            ),
+            "replicas must be from autoscaling.minReplicas to maxReplicas when autoscaling is switched off: the \
+             number of workers must not leap; change it afterwards"
+                .into(),
+        ),
+        rule(
             "spec.clickhouse",
             "self.endpoints.all(endpoint, isURL(endpoint))".into(),
             "each of endpoints must be an http or https URL, such as https://clickhouse:8443".into(),
@@ -391,6 +404,22 @@ mod tests {
         assert_eq!(of("minReplicas: 4, maxReplicas: 4"), "");
         assert!(of("minReplicas: 5, maxReplicas: 4").contains("minReplicas"));
         assert!(of("minReplicas: 11").contains("minReplicas"));
+    }
+
+    #[test]
+    fn the_number_of_workers_does_not_leap_when_autoscaling_is_switched_off() {
+        let of = |replicas: &str, enabled: &str| {
+            let autoscaling = format!("autoscaling: {{enabled: {enabled}}}, endpoints:");
+            let spec = CLICKHOUSE.replace("endpoints:", &autoscaling);
+            spec.replace("{backend", &format!("{{replicas: {replicas}, backend"))
+        };
+        assert!(changed(CLICKHOUSE, &of("1", "false")).contains("must not leap"));
+        assert!(changed(CLICKHOUSE, &of("11", "false")).contains("must not leap"));
+        assert_eq!(changed(CLICKHOUSE, &of("3", "false")), "");
+        assert_eq!(changed(&of("3", "false"), &of("1", "false")), "");
+        assert_eq!(changed(&of("1", "false"), &of("1", "true")), "");
+        assert_eq!(created(&of("1", "false")), "");
+        assert_eq!(changed(ROCKSDB, &of("1", "false")), "");
     }
 
     #[test]

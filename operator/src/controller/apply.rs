@@ -117,6 +117,8 @@ struct Run<'a> {
     confirmed: bool,
     /// Whether the StatefulSet was let go, to be made anew.
     let_go: bool,
+    /// Whether a Deployment of somebody else has the name of ours.
+    foreign_deployment: bool,
     applied: Applied,
 }
 
@@ -139,6 +141,7 @@ pub async fn apply(
         user: Key::new(&validated.namespace, &validated.name),
         confirmed: false,
         let_go: false,
+        foreign_deployment: false,
         applied: Applied::default(),
     };
     // 1. The volume, which decides on the size in the claim template.
@@ -153,7 +156,11 @@ pub async fn apply(
     }
     // 3. Everything that should be.
     for object in objects.iter().filter(|object| !is_needed_by_old(object.kind, validated, switch)) {
-        run.object(object).await?;
+        match object.kind {
+            // It would set how many pods somebody else's Deployment has.
+            Kind::HorizontalPodAutoscaler if run.foreign_deployment => run.delete(&run.place(object)).await?,
+            _ => run.object(object).await?,
+        }
     }
     // 4. Everything that should no longer be.
     for place in orphans.iter().filter(|place| place.kind != Kind::HorizontalPodAutoscaler) {
@@ -284,6 +291,7 @@ impl Run<'_> {
                 Ok(())
             }
             Some(_) => {
+                self.foreign_deployment |= object.kind == Kind::Deployment;
                 let message = format!(
                     "{} {} exists and belongs to somebody else; it is left alone",
                     object.kind.name(),

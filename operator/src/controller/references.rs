@@ -347,7 +347,7 @@ mod tests {
         references.keep(&login, Some("1"), found(1));
         assert_eq!(references.seen(&login, Some("1")), []);
         assert_eq!(references.known(&login), Some(found(1)));
-        assert_eq!(references.seen(&login, Some("2")), [user.clone()]);
+        assert_eq!(references.seen(&login, Some("2")), std::slice::from_ref(&user));
         assert_eq!(references.known(&login), None);
         references.note(&user, []);
         assert_eq!(references.seen(&login, Some("3")), []);

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use futures_util::{Stream, StreamExt, TryStreamExt};
+use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use kube::api::Api;
 use kube::core::{DynamicObject, PartialObjectMeta};
+use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{self, ObjectRef, Store};
+use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::runtime::{Config, WatchStreamExt, applier};
 use kube::{Client, ResourceExt};
@@ -23,13 +25,17 @@ use super::events::Events;
 use super::probes::Probes;
 use super::queue::Queue;
 use super::references::{Key, Reference, References};
-use super::{Context, Failed, Guarded, pause, reconcile};
+use super::{Context, Failed, Guarded, backoff, jittered, pause, reconcile};
 use crate::client::Gate;
 use crate::cluster::Cluster;
 use crate::object::Kind;
 use crate::progress::Progress;
 use crate::telemetry::Metrics;
 
+/// How long a watch lasts until it starts anew: one whose connection is dead is believed no longer.
+const WATCH_SECONDS: u32 = 120;
+/// The longest pause after a watch's failures.
+const LONGEST_WATCH_PAUSE: Duration = Duration::from_secs(5);
 /// How often it is looked whether the cluster has learnt of ServiceMonitors.
 const LOOK_FOR_MONITORS: Duration = Duration::from_secs(60);
 /// Triggers of a resource within this time are one reconcile.
@@ -64,7 +70,8 @@ impl std::fmt::Debug for ClientHandle {
 
 /// Serves every resource of `scope` (a namespace, or `None` for all) until `stop`; what has begun is ended.
 pub async fn run(settings: Settings, scope: Option<String>, stop: CancellationToken) {
-    let context = Arc::new(context(&settings));
+    let (reader, writer) = reflector::store::<Guarded>();
+    let context = Arc::new(context(&settings, reader));
     let monitors = context.cluster.knows(Kind::ServiceMonitor).await.unwrap_or(false);
     context.monitors.store(monitors, Ordering::Relaxed);
     let mut tasks = JoinSet::new();
@@ -90,14 +97,15 @@ pub async fn run(settings: Settings, scope: Option<String>, stop: CancellationTo
     }
     tracing::info!(scope = scope.as_deref().unwrap_or("all namespaces"), "serving resources");
     // 3. Resources.
-    reconcile_all(context, &settings, scope, stop).await;
+    reconcile_all(context, writer, &settings, scope, stop).await;
     tasks.shutdown().await;
 }
 
-fn context(settings: &Settings) -> Context {
+fn context(settings: &Settings, resources: Store<Guarded>) -> Context {
     let client = settings.client.0.clone();
     Context {
         cluster: Cluster::new(client.clone()),
+        resources,
         children: Children::default(),
         references: References::default(),
         notes: Notes::default(),
@@ -113,23 +121,23 @@ fn context(settings: &Settings) -> Context {
 
 async fn reconcile_all(
     context: Arc<Context>,
+    writer: Writer<Guarded>,
     settings: &Settings,
     scope: Option<String>,
     stop: CancellationToken,
 ) {
-    let (reader, writer) = reflector::store::<Guarded>();
+    let reader = context.resources.clone();
     let label = scope.clone().unwrap_or_else(|| "all".to_owned());
     let api: Api<Guarded> = match scope {
         Some(namespace) => Api::namespaced(settings.client.0.clone(), &namespace),
         None => Api::all(settings.client.0.clone()),
     };
-    let (seen, store) = (Arc::clone(&context), reader.clone());
-    let resources = watcher(api, watcher::Config::default())
-        .default_backoff()
+    let seen = Arc::clone(&context);
+    let resources = watching(api, watcher::Config::default(), "Luminate")
+        .map(Ok::<_, watcher::Error>)
         .modify(|guarded| guarded.managed_fields_mut().clear())
         .reflect(writer)
-        .inspect_ok(move |event| note_gone(&seen, &store, event))
-        .inspect_err(|error| tracing::warn!(%error, "the watch of resources failed; it starts anew"))
+        .inspect_ok(move |event| note_gone(&seen, event))
         .applied_objects()
         .filter_map(|outcome| async { outcome.ok() })
         .map(|guarded| ObjectRef::from_obj(&guarded));
@@ -144,6 +152,71 @@ async fn reconcile_all(
     };
     let queue = Box::pin(queue.take_until(stop.cancelled_owned()));
     applier(reconciler, pause, context, reader, queue, config).for_each(|_| std::future::ready(())).await;
+}
+
+/// What a watch sees. It starts anew after each failure, after a pause that doubles; the first failure in a row is
+/// logged.
+fn watching<K>(api: Api<K>, config: watcher::Config, kind: &'static str) -> impl Stream<Item = Event<K>>
+where
+    K: kube::Resource + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + 'static,
+{
+    let mut failing = false;
+    late(watcher(api, config.timeout(WATCH_SECONDS)))
+        .backoff(Pauses(0))
+        .filter_map(move |outcome| {
+            let event = outcome.map_err(|error| complain(&error, kind, failing));
+            if failing && event.is_ok() {
+                tracing::info!(kind, "a watch works again");
+            }
+            failing = event.is_err();
+            std::future::ready(event.ok())
+        })
+}
+
+/// Pauses after so many failures in a row.
+struct Pauses(u32);
+
+impl Iterator for Pauses {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        self.0 = self.0.saturating_add(1);
+        Some(jittered(backoff(self.0).min(LONGEST_WATCH_PAUSE)))
+    }
+}
+
+impl Backoff for Pauses {
+    fn reset(&mut self) {
+        self.0 = 0;
+    }
+}
+
+/// Announces a list only when there is an answer: kube announces each attempt, and the pause would never double.
+fn late<K, E>(
+    events: impl Stream<Item = Result<Event<K>, E>>,
+) -> impl Stream<Item = Result<Event<K>, E>> {
+    let mut announced = false;
+    events.flat_map(move |event| {
+        let news = match event {
+            Ok(Event::Init) => {
+                announced = true;
+                [None, None]
+            }
+            Ok(event) => [std::mem::take(&mut announced).then_some(Ok(Event::Init)), Some(Ok(event))],
+            Err(error) => [None, Some(Err(error))],
+        };
+        stream::iter(news.into_iter().flatten())
+    })
+}
+
+fn complain(error: &watcher::Error, kind: &'static str, again: bool) {
+    match error {
+        _ if again => tracing::debug!(%error, kind, "a watch failed again"),
+        watcher::Error::InitialListFailed(kube::Error::Api(status)) if status.code == 404 => {
+            tracing::warn!(kind, "the API server doesn't know this kind: is its definition installed?");
+        }
+        error => tracing::warn!(%error, kind, "a watch failed; it starts anew"),
+    }
 }
 
 /// Notes since when what exists waits; a trigger of what is gone isn't waiting for anything.
@@ -163,7 +236,7 @@ fn waiting(
 }
 
 /// Nothing is remembered of what is gone, whether the watch saw it go or a new list lacks it.
-fn note_gone(context: &Context, store: &Store<Guarded>, event: &Event<Guarded>) {
+fn note_gone(context: &Context, event: &Event<Guarded>) {
     let key = |guarded: &Guarded| Key::new(guarded.namespace().unwrap_or_default(), guarded.name_any());
     match event {
         Event::Delete(guarded) => {
@@ -172,7 +245,7 @@ fn note_gone(context: &Context, store: &Store<Guarded>, event: &Event<Guarded>) 
             context.forget(&key);
         }
         Event::InitDone => {
-            let known: BTreeSet<Key> = store.state().iter().map(|guarded| key(guarded)).collect();
+            let known: BTreeSet<Key> = context.resources.state().iter().map(|guarded| key(guarded)).collect();
             let remembered: Vec<Key> = context.memory.lock().keys().cloned().collect();
             remembered.iter().filter(|key| !known.contains(*key)).for_each(|key| context.forget(key));
         }
@@ -194,13 +267,9 @@ async fn watch_kind(context: Arc<Context>, kind: Kind, scope: Option<String>, do
         true => watcher::Config::default(),
         false => watcher::Config::default().labels(&format!("{MANAGED_BY}={MANAGER}")),
     };
-    let events = watcher(api, config).default_backoff();
-    let mut events = std::pin::pin!(events);
+    let mut events = std::pin::pin!(watching(api, config, kind.name()));
     while let Some(event) = events.next().await {
-        match event {
-            Ok(event) => seen(&context, kind, referable, event, &done),
-            Err(error) => tracing::warn!(%error, kind = kind.name(), "a watch failed; it starts anew"),
-        }
+        seen(&context, kind, referable, event, &done);
     }
 }
 
@@ -287,4 +356,18 @@ async fn known_changes(context: &Context, before: bool) {
 async fn probe(context: Arc<Context>) {
     let told = Arc::clone(&context);
     Arc::clone(&context.probes).run(move |key| told.queue.push(key.clone())).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_list_is_announced_when_it_answers() {
+        let events =
+            [Ok(Event::Init), Err("down"), Ok(Event::Init), Ok(Event::InitApply(1)), Ok(Event::InitDone)];
+        let seen: Vec<_> = late(stream::iter(events)).collect().await;
+        let expected = [Err("down"), Ok(Event::Init), Ok(Event::InitApply(1)), Ok(Event::InitDone)];
+        assert_eq!(format!("{seen:?}"), format!("{expected:?}"));
+    }
 }
