@@ -161,16 +161,14 @@ where
     K: kube::Resource + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + 'static,
 {
     let mut failing = false;
-    late(watcher(api, config.timeout(WATCH_SECONDS)))
-        .backoff(Pauses(0))
-        .filter_map(move |outcome| {
-            let event = outcome.map_err(|error| complain(&error, kind, failing));
-            if failing && event.is_ok() {
-                tracing::info!(kind, "a watch works again");
-            }
-            failing = event.is_err();
-            std::future::ready(event.ok())
-        })
+    late(watcher(api, config.timeout(WATCH_SECONDS))).backoff(Pauses(0)).filter_map(move |outcome| {
+        let event = outcome.map_err(|error| complain(&error, kind, failing));
+        if failing && event.is_ok() {
+            tracing::info!(kind, "a watch works again");
+        }
+        failing = event.is_err();
+        std::future::ready(event.ok())
+    })
 }
 
 /// Pauses after so many failures in a row.
@@ -192,9 +190,7 @@ impl Backoff for Pauses {
 }
 
 /// Announces a list only when there is an answer: kube announces each attempt, and the pause would never double.
-fn late<K, E>(
-    events: impl Stream<Item = Result<Event<K>, E>>,
-) -> impl Stream<Item = Result<Event<K>, E>> {
+fn late<K, E>(events: impl Stream<Item = Result<Event<K>, E>>) -> impl Stream<Item = Result<Event<K>, E>> {
     let mut announced = false;
     events.flat_map(move |event| {
         let news = match event {

@@ -161,7 +161,7 @@ pub fn run(cluster: &Cluster, run: &Run, progress: &mut dyn FnMut(&str)) -> Resu
 pub const BUG: &str = "LUMINATE_OPERATOR_SEEDED_BUG";
 
 /// Makes so many of something at once.
-fn side_by_side<T: Send>(count: usize, make: impl Fn(usize) -> T + Sync) -> Vec<T> {
+pub(crate) fn side_by_side<T: Send>(count: usize, make: impl Fn(usize) -> T + Sync) -> Vec<T> {
     thread::scope(|scope| {
         let makers: Vec<_> = (0..count)
             .map(|at| {

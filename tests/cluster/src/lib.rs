@@ -25,6 +25,7 @@ pub mod admin;
 pub mod api_proxy;
 mod audit;
 pub mod faults;
+pub mod fuzz;
 mod namespace;
 pub mod operator;
 

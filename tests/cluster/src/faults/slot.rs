@@ -62,7 +62,6 @@ pub struct Slot<'a> {
     admin: Admin,
     mirror: &'a Mirror,
     namespace: String,
-    setup: Setup,
     ways: [(ApiProxy, Setup, Victim); 2],
     /// The state of a version of the mirror: it is looked at far more often than it changes.
     known: Mutex<(u64, Arc<State>)>,
@@ -89,7 +88,7 @@ impl<'a> Slot<'a> {
         };
         let ways = [way().await?, way().await?];
         let (admin, namespace) = (Admin::new(client, namespace), namespace.to_owned());
-        Ok(Self { admin, mirror, namespace, setup, ways, known: Mutex::default() })
+        Ok(Self { admin, mirror, namespace, ways, known: Mutex::default() })
     }
 
     /// Its administrator.
@@ -98,10 +97,22 @@ impl<'a> Slot<'a> {
         &self.admin
     }
 
-    /// How its operators are started, without a proxy.
+    /// Starts an operator that has no other beside it.
     #[must_use]
-    pub fn setup(&self) -> &Setup {
-        &self.setup
+    pub fn start_alone(&self) -> Subject {
+        let (_, setup, victim) = &self.ways[0];
+        Subject::start(setup.clone().argument("--alone"), victim.clone())
+    }
+
+    /// Whether a resource's status is of what it says now.
+    #[must_use]
+    pub fn is_observed(&self, name: &str) -> bool {
+        let place = ("luminates".to_owned(), name.to_owned());
+        self.mirror.with(&self.namespace, |world| {
+            world.objects.get(&place).is_some_and(|resource| {
+                resource["status"]["observedGeneration"] == resource["metadata"]["generation"]
+            })
+        })
     }
 
     /// Tells a story in a weather. Without what is expected, what it comes to is found out.
@@ -118,7 +129,7 @@ impl<'a> Slot<'a> {
         let faults = self.faults();
         let elected = matches!(weather, Weather::TwoLeaders(_));
         self.harm(weather);
-        let subjects = self.start(elected).await;
+        let subjects = self.start(elected);
         let continuing = elected
             .then(|| tokio::spawn(go_on(self.ways.each_ref().map(|way| way.2.clone()), once(&self.ways))));
         let mut told = self.tell(story, weather, expected).await;
@@ -166,13 +177,15 @@ impl<'a> Slot<'a> {
         }
     }
 
-    async fn start(&self, elected: bool) -> Vec<Subject> {
-        let start = |at: usize, alone: bool| {
-            let (_, setup, victim) = &self.ways[at];
-            let setup = if alone { setup.clone().argument("--alone") } else { setup.clone() };
-            Subject::start(setup, victim.clone())
-        };
-        if elected { vec![start(0, false), start(1, false)] } else { vec![start(0, true)] }
+    fn start(&self, elected: bool) -> Vec<Subject> {
+        match elected {
+            false => vec![self.start_alone()],
+            true => self
+                .ways
+                .iter()
+                .map(|(_, setup, victim)| Subject::start(setup.clone(), victim.clone()))
+                .collect(),
+        }
     }
 
     async fn tell(
@@ -203,6 +216,9 @@ impl<'a> Slot<'a> {
                 }
             }
             seen.slowest = seen.slowest.max(began.elapsed());
+            if let Some(what) = state::taken(&self.state()) {
+                return Err(said(what));
+            }
             if expected.is_some() && at + 2 >= story.steps.len() {
                 // Settled means silent, and that nothing comes after it.
                 self.heal();
@@ -245,7 +261,8 @@ impl<'a> Slot<'a> {
         Ok(())
     }
 
-    fn state(&self) -> Arc<State> {
+    /// What there is now.
+    pub(crate) fn state(&self) -> Arc<State> {
         let known = &mut *held(&self.known);
         self.mirror.with(&self.namespace, |world| {
             if known.0 != world.version {
@@ -276,7 +293,7 @@ impl<'a> Slot<'a> {
     }
 
     /// Does what a step says, and waits until the mirror shows it.
-    async fn take(&self, step: &Step) -> Result<(), String> {
+    pub(crate) async fn take(&self, step: &Step) -> Result<(), String> {
         match step {
             Step::Create(plural, body) => {
                 let made = self.admin.create(plural, body).await?;
@@ -317,7 +334,7 @@ impl<'a> Slot<'a> {
     }
 
     /// Waits until the mirror has seen this version of an object, or a later one.
-    async fn shows(&self, plural: &str, object: &Value) -> Result<(), String> {
+    pub(crate) async fn shows(&self, plural: &str, object: &Value) -> Result<(), String> {
         let version = |object: &Value| -> u64 {
             object["metadata"]["resourceVersion"].as_str().and_then(|text| text.parse().ok()).unwrap_or(0)
         };
@@ -335,7 +352,7 @@ impl<'a> Slot<'a> {
     }
 
     /// Waits until something holds, looking whenever anything changes.
-    async fn until(&self, patience: Duration, mut holds: impl FnMut() -> bool) -> bool {
+    pub(crate) async fn until(&self, patience: Duration, mut holds: impl FnMut() -> bool) -> bool {
         let mut changes = self.mirror.changes();
         let began = Instant::now();
         while !holds() {
@@ -365,7 +382,7 @@ impl<'a> Slot<'a> {
     }
 
     /// Waits until nobody has written anything for so long.
-    async fn silence(&self, time: Duration) -> Result<(), String> {
+    pub(crate) async fn silence(&self, time: Duration) -> Result<(), String> {
         let (began, mut last, mut state) = (Instant::now(), Instant::now(), self.state());
         while last.elapsed() < time {
             tokio::time::sleep(Duration::from_millis(50)).await;

@@ -34,6 +34,18 @@ fn is_foreign(object: &Value) -> bool {
     object["metadata"]["labels"].get(FOREIGN).is_some()
 }
 
+/// A foreign object that the operator has laid hands on.
+#[must_use]
+pub fn taken(state: &State) -> Option<String> {
+    let foreign = state.iter().filter(|(_, object)| is_foreign(object));
+    let taken = |object: &Value| {
+        let fields = object["metadata"]["fields"].as_object();
+        is_operators(object) || fields.is_some_and(|fields| !fields.is_empty())
+    };
+    let mut found = foreign.filter(|(_, object)| taken(object));
+    found.next().map(|((plural, name), _)| format!("{plural}/{name} was taken from its owner"))
+}
+
 fn identities(world: &World) -> Vec<&str> {
     let resources = world.objects.iter().filter(|((plural, _), _)| plural == "luminates");
     resources.filter_map(|(_, object)| object["metadata"]["uid"].as_str()).collect()
