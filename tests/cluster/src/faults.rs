@@ -17,12 +17,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::PathBuf;
 use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::api_proxy::held;
+use crate::operator::faulty_binary;
 use crate::{Cluster, Installation, admin};
 
 pub use mirror::{Mirror, World};
@@ -33,6 +33,8 @@ pub use subject::Subject;
 pub use weather::Weather;
 
 const PROGRESS: Duration = Duration::from_secs(10);
+/// A step that takes longer is told of: it may show a pause of the operator that is too long.
+const SLOW: Duration = Duration::from_secs(20);
 
 /// A run of the harness.
 #[derive(Debug, Clone)]
@@ -47,15 +49,25 @@ pub struct Run {
     pub only: String,
     /// Ends after so many failures.
     pub most_failures: usize,
-    /// Another operator's binary, with a fault put in on purpose that this names: the run must fail.
-    pub faulty: Option<(PathBuf, String)>,
+    /// These instead of random plans, with each story.
+    pub exactly: Vec<Weather>,
+    /// The fault of the operator that has some put in on purpose: the run must fail.
+    pub bug: Option<String>,
 }
 
 impl Run {
     /// A run of so many plans.
     #[must_use]
     pub fn of(plans: usize, seed: u64) -> Self {
-        Self { seed, plans, at_once: 8, only: String::new(), most_failures: 1, faulty: None }
+        Self {
+            seed,
+            plans,
+            at_once: 8,
+            only: String::new(),
+            most_failures: 1,
+            exactly: Vec::new(),
+            bug: None,
+        }
     }
 }
 
@@ -147,8 +159,8 @@ pub fn run(cluster: &Cluster, run: &Run, progress: &mut dyn FnMut(&str)) -> Resu
         let mirror = Mirror::of(&client, &names).await;
         let mut slots = Vec::new();
         for (name, installation) in names.iter().zip(&installations) {
-            let setup = match &run.faulty {
-                Some((binary, bug)) => installation.operator().binary(binary).env(BUG, bug),
+            let setup = match &run.bug {
+                Some(bug) => installation.operator().binary(&faulty_binary()).env(BUG, bug),
                 None => installation.operator(),
             };
             slots.push(Slot::new(client.clone(), &mirror, name, installation, setup).await?);
@@ -225,8 +237,15 @@ async fn tell(
     let working = slots.iter_mut().map(async |slot| {
         while let Some((at, weather)) = next(&orders, &summary, run) {
             let outcome = slot.live(&stories[at], &weather, Some(&expected[at])).await;
-            note(&mut held(&summary), &stories[at], &weather, outcome);
+            let slow = outcome.as_ref().ok().map(|seen| seen.slowest).filter(|slowest| *slowest > SLOW);
+            let failed = note(&mut held(&summary), &stories[at], &weather, outcome);
             let (last, progress) = &mut *held(&shown);
+            if let Some(failure) = failed {
+                progress(&format!("failed: {failure}"));
+            }
+            if let Some(slow) = slow {
+                progress(&format!("slow: {} with {weather}: {} ms", stories[at].name, slow.as_millis()));
+            }
             if last.elapsed() > PROGRESS {
                 *last = Instant::now();
                 held(&summary).took = began.elapsed();
@@ -274,6 +293,14 @@ async fn without_faults(slots: &mut [Slot<'_>], stories: &[Story]) -> Result<Vec
 /// Crashes before and after every write come first; then everything else that may happen to a write, two
 /// processes, and what is random, in random order.
 fn orders(writes: &[u64], run: &Run) -> Vec<Order> {
+    if !run.exactly.is_empty() {
+        let stories = 0..writes.len();
+        return run
+            .exactly
+            .iter()
+            .flat_map(|weather| stories.clone().map(|at| (at, weather.clone())))
+            .collect();
+    }
     let mut random = fastrand::Rng::with_seed(run.seed);
     let of_writes = writes.iter().enumerate();
     let all =
@@ -305,7 +332,12 @@ fn orders(writes: &[u64], run: &Run) -> Vec<Order> {
     orders
 }
 
-fn note(summary: &mut Summary, story: &Story, weather: &Weather, outcome: Result<slot::Seen, String>) {
+fn note(
+    summary: &mut Summary,
+    story: &Story,
+    weather: &Weather,
+    outcome: Result<slot::Seen, String>,
+) -> Option<Failure> {
     summary.plans += 1;
     if let Some((plans, _)) = summary.stories.get_mut(story.name) {
         *plans += 1;
@@ -320,10 +352,11 @@ fn note(summary: &mut Summary, story: &Story, weather: &Weather, outcome: Result
             summary.deleted += seen.expected.deleted.values().map(|count| u64::from(*count)).sum::<u64>();
             summary.slowest = summary.slowest.max(seen.slowest);
         }
-        Err(what) => summary.failures.push(Failure {
-            story: story.name.to_owned(),
-            weather: weather.to_string(),
-            what,
-        }),
+        Err(what) => {
+            let failure = Failure { story: story.name.to_owned(), weather: weather.to_string(), what };
+            summary.failures.push(failure.clone());
+            return Some(failure);
+        }
     }
+    None
 }

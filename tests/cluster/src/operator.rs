@@ -34,11 +34,25 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// When it isn't there.
 #[must_use]
 pub fn binary() -> PathBuf {
+    built("luminate-operator")
+}
+
+/// The operator that has faults put in on purpose, built likewise.
+///
+/// # Panics
+/// When it isn't there.
+#[must_use]
+pub fn faulty_binary() -> PathBuf {
+    built("luminate-operator-faulty")
+}
+
+fn built(name: &str) -> PathBuf {
     let own = env::current_exe().expect("a program knows its path");
-    let found = own.ancestors().skip(1).take(2).map(|folder| folder.join("luminate-operator"));
-    found.into_iter().find(|path| path.is_file()).unwrap_or_else(|| {
-        panic!("luminate-operator isn't built beside {}: run `make test-operator`", own.display())
-    })
+    let found = own.ancestors().skip(1).take(2).map(|folder| folder.join(name));
+    found
+        .into_iter()
+        .find(|path| path.is_file())
+        .unwrap_or_else(|| panic!("{name} isn't built beside {}: run `make test-operator`", own.display()))
 }
 
 /// What an operator needs of a cluster: the resource's definition, and a service account that has the rights of

@@ -1,7 +1,6 @@
 //! Lets everything between the operator and the API server fail over and over while people change their
 //! installations.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -26,12 +25,9 @@ struct Arguments {
     /// Ends after so many failures.
     #[arg(long, default_value_t = 10)]
     failures: usize,
-    /// A fault put in on purpose, into the operator that --faulty-operator names: the run must fail.
-    #[arg(long, requires = "faulty_operator")]
-    fault: Option<String>,
-    /// The binary luminate-operator-faulty.
+    /// A fault put in on purpose, such as no-owner-check; luminate-operator-faulty must be built: the run must fail.
     #[arg(long)]
-    faulty_operator: Option<PathBuf>,
+    fault: Option<String>,
 }
 
 fn main() -> ExitCode {
@@ -42,14 +38,12 @@ fn main() -> ExitCode {
         at_once: arguments.at_once,
         only: arguments.story,
         most_failures: arguments.failures,
-        faulty: arguments.faulty_operator.zip(arguments.fault),
+        exactly: Vec::new(),
+        bug: arguments.fault,
     };
     let cluster = Cluster::start();
     match faults::run(&cluster, &run, &mut |line| println!("{line}")) {
         Ok(summary) => {
-            for failure in &summary.failures {
-                println!("failed: {failure}");
-            }
             for (story, (plans, writes)) in &summary.stories {
                 println!("{story}: {plans} plans; {writes} writes without faults");
             }

@@ -1,4 +1,5 @@
 //! The operator on a real control plane, and the control plane itself.
 
 mod control_plane;
+mod faults;
 mod process;
