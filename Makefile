@@ -7,7 +7,7 @@ BIN := $(CARGO_TARGET_DIR)/release
 # The whole workspace always, so that features unify to the same dependencies in every target.
 CARGO_FLAGS := --release --locked --workspace
 
-.PHONY: help run clickhouse build test test-long differential faults kill9 powercut demo bench bench-clickhouse cluster cluster-down lint fmt docs ci tools
+.PHONY: help run clickhouse build test test-long differential faults kill9 powercut demo bench bench-clickhouse operator-faults operator-fuzz cluster cluster-down lint fmt docs ci tools
 
 help: ## Say what there is
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -38,9 +38,10 @@ test: tools ## Run every test
 	.ci/tools cluster
 	tests/cluster/build control-plane
 	cargo build $(CARGO_FLAGS) --bins --tests
+	cargo build $(CARGO_FLAGS) --bin luminate-operator-faulty --features luminate-operator/seeded-bugs
 	cargo test $(CARGO_FLAGS)
 
-test-long: differential faults kill9 powercut ## Run the harnesses for hours
+test-long: differential faults kill9 powercut operator-faults operator-fuzz ## Run the harnesses for hours
 
 differential: build ## Ask each store and the model the same random questions (QUESTIONS=250000 BACKEND=all THROUGH=both)
 	$(BIN)/differential --backend $(or $(BACKEND),all) --through $(or $(THROUGH),both) --questions $(or $(QUESTIONS),250000)
@@ -53,6 +54,16 @@ kill9: build ## Kill a store under eight writers, again and again (CYCLES=10000)
 
 powercut: build ## Cut the power of a store's file system, again and again; as root (CYCLES=2000)
 	$(BIN)/crash run --power --cycles $(or $(CYCLES),2000)
+
+operator-faults: build ## Let everything between operator and API server fail, and operators (PLANS=1000)
+	.ci/tools cluster
+	tests/cluster/build control-plane
+	$(BIN)/operator-faults --plans $(or $(PLANS),1000) $(if $(SEED),--seed $(SEED))
+
+operator-fuzz: build ## Change every field of a resource and change it back (CHANGES=500)
+	.ci/tools cluster
+	tests/cluster/build control-plane
+	$(BIN)/operator-fuzz --changes $(or $(CHANGES),500) $(if $(SEED),--seed $(SEED))
 
 lint: tools ## Check formatting, clippy's lints and the documentation, warnings denied
 	cargo fmt --all --check

@@ -23,6 +23,7 @@ pub mod leader;
 pub mod object;
 pub mod progress;
 pub mod run;
+pub mod seeded;
 pub mod telemetry;
 #[cfg(test)]
 mod testing;

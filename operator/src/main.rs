@@ -69,7 +69,8 @@ struct RunArgs {
     log_format: Option<LogFormat>,
 }
 
-fn main() -> ExitCode {
+/// Parses, builds, runs.
+pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Crd => crd(),
         Command::Run(args) => operate(args),

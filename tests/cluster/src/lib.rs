@@ -25,8 +25,12 @@ pub use self::audit::{Audit, Request};
 pub use self::namespace::Namespace;
 pub use self::operator::{Installation, Operator};
 
+pub mod admin;
 mod api;
+pub mod api_proxy;
 mod audit;
+pub mod faults;
+pub mod fuzz;
 mod namespace;
 pub mod operator;
 mod spawn;

@@ -35,11 +35,25 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// When it isn't there.
 #[must_use]
 pub fn binary() -> PathBuf {
+    built("luminate-operator")
+}
+
+/// The operator that has faults put in on purpose, built likewise.
+///
+/// # Panics
+/// When it isn't there.
+#[must_use]
+pub fn faulty_binary() -> PathBuf {
+    built("luminate-operator-faulty")
+}
+
+fn built(name: &str) -> PathBuf {
     let own = env::current_exe().expect("a program knows its path");
-    let found = own.ancestors().skip(1).take(2).map(|folder| folder.join("luminate-operator"));
-    found.into_iter().find(|path| path.is_file()).unwrap_or_else(|| {
-        panic!("luminate-operator isn't built beside {}: run `make test-operator`", own.display())
-    })
+    let found = own.ancestors().skip(1).take(2).map(|folder| folder.join(name));
+    found
+        .into_iter()
+        .find(|path| path.is_file())
+        .unwrap_or_else(|| panic!("{name} isn't built beside {}: run `make test-operator`", own.display()))
 }
 
 /// What an operator needs of a cluster: the resource's definition, and a service account that has the rights of
@@ -139,6 +153,7 @@ impl<'a> Installation<'a> {
         let mut setup = Setup {
             folder: self.home.cluster().folder().to_owned(),
             name: self.home.name().to_owned(),
+            binary: None,
             kubeconfig: self.kubeconfig.clone(),
             arguments: Vec::new(),
             environment: Vec::new(),
@@ -183,6 +198,8 @@ subjects: [{{kind: ServiceAccount, name: {ACCOUNT}, namespace: {account_namespac
 pub struct Setup {
     folder: PathBuf,
     name: String,
+    /// Another than the one that is built beside the tests.
+    binary: Option<PathBuf>,
     kubeconfig: PathBuf,
     arguments: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
@@ -200,6 +217,13 @@ impl Setup {
     #[must_use]
     pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
         self.environment.push((name.as_ref().to_owned(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// Lets it be another binary than the one that is built beside the tests.
+    #[must_use]
+    pub fn binary(mut self, path: &Path) -> Self {
+        self.binary = Some(path.to_owned());
         self
     }
 
@@ -239,7 +263,7 @@ impl Setup {
         let address = free_address();
         let log = self.folder.join(format!("{}-operator-{:08x}.log", self.name, fastrand::u32(..)));
         let file = File::create(&log).expect("a folder of ours");
-        let mut command = spawn::dying(binary());
+        let mut command = spawn::dying(self.binary.clone().unwrap_or_else(binary));
         command
             .args(["run", "--log-format", "json", "--listen", &address.to_string()])
             .args(&self.arguments)

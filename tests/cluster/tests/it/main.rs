@@ -3,6 +3,7 @@
 mod change;
 mod control_plane;
 mod create;
+mod faults;
 mod healing;
 mod process;
 mod scaling;
