@@ -1,5 +1,6 @@
 //! The operator on a real control plane, and the control plane itself.
 
+mod bad_input;
 mod change;
 mod control_plane;
 mod create;
