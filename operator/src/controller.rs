@@ -30,7 +30,7 @@ use luminate_crds::luminate::{Backend, Luminate, LuminateStatus};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, said};
 use crate::progress::Progress;
 use crate::telemetry::Metrics;
 use apply::{Applied, ApplyError, Notes, wanted_digest};
@@ -59,7 +59,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(15);
 /// How soon a rollout is looked at again: it may have become one without end.
 const STILL_ROLLING: Duration = Duration::from_secs(60);
 /// The longest pause after failures.
-const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// Failures in a row until the status tells of them.
 const TELL_AFTER: u32 = 5;
 
@@ -102,7 +102,7 @@ struct Memory {
 #[derive(Debug, thiserror::Error)]
 pub enum Failed {
     /// The API server didn't do what was asked.
-    #[error(transparent)]
+    #[error("{}", said(.0))]
     Api(#[from] kube::Error),
     /// An object couldn't be applied.
     #[error(transparent)]
@@ -142,6 +142,13 @@ impl Context {
 
     fn remember<T>(&self, key: &Key, with: impl FnOnce(&mut Memory) -> T) -> T {
         with(self.memory.lock().entry(key.clone()).or_default())
+    }
+
+    /// The API server answers again: what failed meanwhile need not wait for the end of its pause.
+    fn retry_failed(&self) {
+        let memory = self.memory.lock();
+        let failed = memory.iter().filter(|(_, memory)| memory.failures > 0);
+        failed.for_each(|(key, _)| self.queue.push(key.clone()));
     }
 
     /// Now and then everything is read again, whatever the watches say.
@@ -290,11 +297,22 @@ async fn write_status(
     let values = serde_json::to_value(&status).map_err(kube::Error::SerdeError)?;
     let written = context.cluster.write_status(MANAGER, resource, &values).await?;
     let transitions = status::transitions(before, &status);
+    transitions.iter().for_each(|transition| log(key, transition));
     context.remember(key, |memory| memory.status = Some((status, number(written))));
     if tell {
         context.events.tell(resource, &transitions).await;
     }
     Ok(())
+}
+
+/// What the status tells is logged when it changes, not as often as it is looked at.
+fn log(key: &Key, transition: &status::Transition) {
+    let status::Transition { condition, reason, note, .. } = transition;
+    if transition.warning {
+        tracing::warn!(resource = %key, condition, reason, note);
+    } else {
+        tracing::info!(resource = %key, condition, reason, note);
+    }
 }
 
 /// A version as a number; the API server counts them up.
@@ -376,7 +394,7 @@ async fn tell_failure(guarded: Arc<Guarded>, problem: Problem, context: Arc<Cont
     context.events.tell(&*guarded, &[transition]).await;
 }
 
-/// 0.25 s, doubled with each failure, up to five minutes.
+/// 0.25 s, doubled with each failure, up to a minute.
 fn backoff(failures: u32) -> Duration {
     let doubled = Duration::from_millis(250).saturating_mul(1 << failures.saturating_sub(1).min(12));
     doubled.min(LONGEST_PAUSE)
@@ -395,7 +413,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_double_up_to_five_minutes() {
+    fn pauses_double_up_to_a_minute() {
         let millis = |failures| backoff(failures).as_millis();
         assert_eq!([millis(1), millis(2), millis(5)], [250, 500, 4_000]);
         assert_eq!(backoff(100), LONGEST_PAUSE);

@@ -26,14 +26,14 @@ use super::status::Problem;
 use super::switching::Switch;
 use super::validate::{JWT_KEY, Validated};
 use super::volume::{Volume, is_going};
-use crate::cluster::{Failure, failure};
+use crate::cluster::{Failure, failure, said};
 use crate::object::{APPLIED, Kind, Object, Policy, digest};
 
 /// What a step of a reconcile failed with; it is tried again.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
     /// A request failed.
-    #[error("{0}")]
+    #[error("{}", said(.0))]
     Api(#[from] kube::Error),
     /// The resource isn't what it was when the reconcile began: the next one sees what it is now.
     #[error("the resource has changed or gone meanwhile")]
@@ -246,7 +246,7 @@ impl Run<'_> {
     }
 
     fn add(&mut self, reason: Reason, message: String) {
-        tracing::warn!(resource = %self.user, reason = reason.name(), message, "an object isn't as it should be");
+        tracing::debug!(resource = %self.user, reason = reason.name(), message, "an object isn't as it should be");
         self.applied.problems.push(Problem { reason, message, blocks: true });
     }
 

@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::status::Transition;
+use crate::cluster::said;
 
 /// A transition that flaps is told once in this time.
 const QUIET: Duration = Duration::from_secs(300);
@@ -47,7 +48,11 @@ impl Events {
             let events: Api<Event> = Api::namespaced(self.client.clone(), &namespace);
             let event = event(resource, transition, &self.instance, Timestamp::now());
             if let Err(error) = events.create(&PostParams::default(), &event).await {
-                tracing::warn!(%error, reason = transition.reason, "an event couldn't be written");
+                tracing::warn!(
+                    error = said(&error),
+                    reason = transition.reason,
+                    "an event couldn't be written"
+                );
             }
         }
     }
