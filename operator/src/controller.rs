@@ -300,7 +300,7 @@ async fn write_status(
     transitions.iter().for_each(|transition| log(key, transition));
     context.remember(key, |memory| memory.status = Some((status, number(written))));
     if tell {
-        context.events.tell(resource, &transitions).await;
+        context.events.tell(resource, &transitions);
     }
     Ok(())
 }
@@ -378,20 +378,20 @@ fn pause(guarded: Arc<Guarded>, failed: &Failed, context: Arc<Context>) -> Actio
     if failures == TELL_AFTER {
         context.metrics.problem(Reason::ApiUnavailable);
         let problem = Problem { reason: Reason::ApiUnavailable, message: failed.to_string(), blocks: false };
-        tokio::spawn(tell_failure(guarded, problem, Arc::clone(&context)));
+        tell_failure(&guarded, &problem, &context);
     }
     Action::requeue(jittered(backoff(failures)))
 }
 
 /// An event, not a status: the next reconcile that succeeds says how it is.
-async fn tell_failure(guarded: Arc<Guarded>, problem: Problem, context: Arc<Context>) {
+fn tell_failure(guarded: &Guarded, problem: &Problem, context: &Context) {
     let transition = status::Transition {
         warning: true,
         reason: problem.reason.name().to_owned(),
         condition: "Reconcile".to_owned(),
         note: format!("Reconciling fails again and again: {}", problem.message),
     };
-    context.events.tell(&*guarded, &[transition]).await;
+    context.events.tell(guarded, &[transition]);
 }
 
 /// 0.25 s, doubled with each failure, up to a minute.

@@ -308,8 +308,10 @@ fn seen(
         Event::InitApply(object) | Event::Apply(object) => {
             let place = place(&object);
             let mut affected = context.children.applied(&place, &object.metadata);
+            let version = object.metadata.resource_version.as_deref();
+            // The echo of what was applied here is no news.
+            affected.retain(|key| !context.notes.led_to(key, &place, version));
             if referable {
-                let version = object.metadata.resource_version.as_deref();
                 affected.extend(context.references.seen(&reference(&place), version));
             }
             affected
