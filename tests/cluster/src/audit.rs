@@ -182,6 +182,7 @@ mod tests {
             name: "d".into(),
             uri: "/apis/apps/v1/namespaces/n/deployments/d/status?fieldManager=m".into(),
             code: 409,
+            forbidden: false,
         };
         assert_eq!(audit.requests_of("somebody"), []);
         writeln!(file, "{PATCH}").unwrap();

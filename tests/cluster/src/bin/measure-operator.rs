@@ -48,7 +48,7 @@ fn main() {
 
     settle(&operator);
     let before = writes(&operator);
-    thread::sleep(Duration::from_secs(seconds));
+    thread::sleep(Duration::from_secs(seconds as u64));
     println!("writes in {seconds} s when settled: {}", writes(&operator) - before);
     println!("RSS settled: {:.1} MiB", rss(&operator, "VmRSS:"));
     operator.stop();
