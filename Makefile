@@ -7,7 +7,8 @@ BIN := $(CARGO_TARGET_DIR)/release
 # The whole workspace always, so that features unify to the same dependencies in every target.
 CARGO_FLAGS := --release --locked --workspace
 
-.PHONY: help run clickhouse build test test-long differential faults kill9 powercut demo bench bench-clickhouse operator-faults operator-fuzz cluster cluster-down lint fmt docs ci tools
+.PHONY: help run clickhouse build test test-long differential faults kill9 powercut demo bench bench-clickhouse \
+    cluster cluster-down test-operator measure-operator operator-faults operator-fuzz lint fmt docs ci tools
 
 help: ## Say what there is
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -40,6 +41,22 @@ test: tools ## Run every test
 	cargo build $(CARGO_FLAGS) --bins --tests
 	cargo build $(CARGO_FLAGS) --bin luminate-operator-faulty --features luminate-operator/seeded-bugs
 	cargo test $(CARGO_FLAGS)
+
+# By package, so that they need no RocksDB. Scenarios wait more than they work.
+OPERATOR_FLAGS := --release --locked -p luminate-operator -p luminate-cluster
+
+test-operator: ## Run the operator on a real control plane (ONLY=healing; SETTLED=600 watches longer that nothing is written)
+	.ci/tools cluster
+	tests/cluster/build control-plane
+	cargo build $(OPERATOR_FLAGS) --bins
+	$(if $(SETTLED),LUMINATE_TEST_SETTLED=$(SETTLED)) RUST_TEST_THREADS=4 \
+	    cargo test --release --locked -p luminate-cluster -- $(ONLY)
+
+measure-operator: ## Measure the operator with many resources (RESOURCES=1000)
+	.ci/tools cluster
+	tests/cluster/build control-plane
+	cargo build $(OPERATOR_FLAGS) --bins
+	$(BIN)/measure-operator $(or $(RESOURCES),1000)
 
 test-long: differential faults kill9 powercut operator-faults operator-fuzz ## Run the harnesses for hours
 

@@ -52,8 +52,6 @@ pub use watches::{ClientHandle, Settings, run};
 /// A resource, or what is left of one that can't be read: it must not keep the others from being served.
 pub type Guarded = DeserializeGuard<Luminate>;
 
-/// How long a settled resource is left alone; then everything of it is read again.
-const RESYNC: Duration = Duration::from_secs(600);
 /// How soon something is looked at again that no watch tells of: a foreign object that is in the way, a
 /// volume that can't grow.
 const LOOK_AGAIN: Duration = Duration::from_secs(15);
@@ -85,6 +83,8 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// What waits and runs.
     pub progress: Arc<Progress>,
+    /// How long a settled resource is left alone; then everything of it is read again.
+    resync: Duration,
     queue: Queue,
     monitors: AtomicBool,
     memory: Mutex<HashMap<Key, Memory>>,
@@ -155,7 +155,7 @@ impl Context {
     /// Now and then everything is read again, whatever the watches say.
     fn read_all_if_due(&self, key: &Key) {
         let due = self.remember(key, |memory| {
-            let due = memory.read_all.is_none_or(|last| last.elapsed() >= RESYNC / 2);
+            let due = memory.read_all.is_none_or(|last| last.elapsed() >= self.resync / 2);
             if due {
                 memory.read_all = Some(Instant::now());
             }
@@ -215,17 +215,17 @@ async fn serve(context: &Context, key: &Key, resource: &Luminate) -> Result<Acti
     for problem in &seen.problems {
         context.metrics.problem(problem.reason);
     }
-    Ok(next_look(&seen))
+    Ok(next_look(&seen, context.resync))
 }
 
 /// When to look again, if no watch says so earlier.
-fn next_look(seen: &Seen) -> Action {
+fn next_look(seen: &Seen, resync: Duration) -> Action {
     let settled = seen.workload.is_some_and(|workload| workload.is_settled());
     Action::requeue(jittered(match seen {
         Seen { waiting: true, .. } => LOOK_AGAIN,
         Seen { problems, .. } if !problems.is_empty() => LOOK_AGAIN,
         _ if !settled => STILL_ROLLING,
-        _ => RESYNC,
+        _ => resync,
     }))
 }
 
@@ -275,7 +275,7 @@ async fn refuse(
         .find_map(|backend| Some((backend, Workload::of(sight.workload(backend)?))));
     let status = status::of_refused(resource, &refused, serving, Timestamp::now());
     write_status(context, key, resource, status, !resource.spec.paused).await?;
-    Ok(Action::requeue(jittered(RESYNC)))
+    Ok(Action::requeue(jittered(context.resync)))
 }
 
 /// Writes the status if it differs from the one that is there, and tells of what changed.
@@ -421,8 +421,8 @@ mod tests {
         let millis = |failures| backoff(failures).as_millis();
         assert_eq!([millis(1), millis(2), millis(5)], [250, 500, 4_000]);
         assert_eq!(backoff(100), LONGEST_PAUSE);
-        let jittered = jittered(RESYNC);
-        assert!(jittered >= RESYNC && jittered <= RESYNC + RESYNC / 5);
+        let jittered = jittered(LONGEST_PAUSE);
+        assert!(jittered >= LONGEST_PAUSE && jittered <= LONGEST_PAUSE + LONGEST_PAUSE / 5);
     }
 
     #[test]

@@ -61,6 +61,9 @@ struct RunArgs {
     /// Resources that are worked on at once
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256), env = "LUMINATE_OPERATOR_CONCURRENCY")]
     concurrency: u16,
+    /// Seconds after which everything of a settled resource is read again, whatever the watches say
+    #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u32).range(2..=86_400), value_name = "SECONDS", env = "LUMINATE_OPERATOR_RESYNC")]
+    resync: u32,
     /// How much is logged
     #[arg(long, value_enum, default_value_t = LogLevel::Info, env = "LUMINATE_OPERATOR_LOG_LEVEL")]
     log_level: LogLevel,
@@ -125,6 +128,7 @@ fn options(args: RunArgs, config: &kube::Config) -> Result<Options, Box<dyn std:
         // A container that is started anew has the pod's name again, but isn't the process that held the lease.
         identity: format!("{name}_{:08x}", u32::from_be_bytes(suffix)),
         concurrency: args.concurrency,
+        resync: std::time::Duration::from_secs(args.resync.into()),
     })
 }
 

@@ -30,6 +30,8 @@ pub struct Options {
     pub identity: String,
     /// Reconciles at once, per scope.
     pub concurrency: u16,
+    /// After what time everything of a settled resource is read again.
+    pub resync: std::time::Duration,
 }
 
 /// The lease by which one process leads.
@@ -77,6 +79,7 @@ pub async fn run(config: Config, options: Options, stop: CancellationToken) -> R
         progress: Arc::clone(&progress),
         identity: options.identity.clone(),
         concurrency: options.concurrency,
+        resync: options.resync,
     };
     let bare = ungated(config)?;
     let pages = Pages { progress, metrics: Arc::clone(&metrics), ready: Arc::clone(&ready) };

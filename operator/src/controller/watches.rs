@@ -56,6 +56,8 @@ pub struct Settings {
     pub identity: String,
     /// Reconciles at once.
     pub concurrency: u16,
+    /// After what time everything of a settled resource is read again. A watch lasts no longer.
+    pub resync: Duration,
 }
 
 /// A client that can be shown.
@@ -113,6 +115,7 @@ fn context(settings: &Settings, resources: Store<Guarded>) -> Context {
         events: Events::new(client, &settings.identity),
         metrics: Arc::clone(&settings.metrics),
         progress: Arc::clone(&settings.progress),
+        resync: settings.resync,
         queue: Queue::new(Arc::clone(&settings.progress)),
         monitors: AtomicBool::new(false),
         memory: parking_lot::Mutex::default(),
@@ -166,7 +169,9 @@ where
     K: kube::Resource + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + 'static,
 {
     let mut failing = false;
-    late(watcher(api, config.timeout(WATCH_SECONDS))).backoff(Pauses(0)).filter_map(move |outcome| {
+    let seconds =
+        u32::try_from(context.resync.as_secs()).map_or(WATCH_SECONDS, |resync| resync.min(WATCH_SECONDS));
+    late(watcher(api, config.timeout(seconds))).backoff(Pauses(0)).filter_map(move |outcome| {
         let event = outcome.map_err(|error| complain(&error, kind, failing));
         if failing && event.is_ok() {
             tracing::info!(kind, "a watch works again");

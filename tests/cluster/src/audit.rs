@@ -34,6 +34,8 @@ pub struct Request {
     pub uri: String,
     /// The answer's HTTP status.
     pub code: u16,
+    /// Whether a right was missing; a quota or a namespace that ends may answer 403 too.
+    pub forbidden: bool,
 }
 
 impl Request {
@@ -98,6 +100,14 @@ struct Line {
     object_ref: Object,
     #[serde(default)]
     response_status: Status,
+    #[serde(default)]
+    annotations: Annotations,
+}
+
+#[derive(Deserialize, Default)]
+struct Annotations {
+    #[serde(rename = "authorization.k8s.io/decision", default)]
+    decision: String,
 }
 
 #[derive(Deserialize)]
@@ -135,6 +145,7 @@ fn parsed(line: &str) -> Option<Request> {
         name: line.object_ref.name,
         uri: line.request_uri,
         code: line.response_status.code,
+        forbidden: line.annotations.decision == "forbid",
     })
 }
 
@@ -171,6 +182,7 @@ mod tests {
             name: "d".into(),
             uri: "/apis/apps/v1/namespaces/n/deployments/d/status?fieldManager=m".into(),
             code: 409,
+            forbidden: false,
         };
         assert_eq!(audit.requests_of("somebody"), []);
         writeln!(file, "{PATCH}").unwrap();

@@ -85,6 +85,29 @@ fn what_was_tampered_with_is_healed() {
     tampered("service prod", "the label's loss");
 }
 
+/// Lists of Kubernetes are merged by other fields than the one that must be unique.
+#[test]
+fn a_port_of_the_same_name_is_healed() {
+    let scene = Scene::new();
+    scene.make(CLICKHOUSE);
+    scene.settled("prod");
+    let before = lasting(&scene);
+    let container =
+        |scene: &Scene| scene.the("deployment", "prod")["spec"]["template"]["spec"]["containers"].clone();
+    let mut containers = container(&scene);
+    containers[0]["ports"] = json!([{ "name": "http", "containerPort": 1 }]);
+    let template = json!({ "spec": { "template": { "spec": { "containers": containers } } } });
+    scene.change("service", "prod", &json!({ "spec": { "ports": [{ "name": "http", "port": 1 }] } }));
+    scene.change("deployment", "prod", &template);
+    wait("both are healed", || (lasting(&scene) == before).then_some(()));
+    // What is given up later still goes.
+    scene.respec("prod", &json!({ "service": { "port": 443 } }));
+    scene.until("the Service has the new port only", "service", "prod", |service| {
+        service["spec"]["ports"].as_array().is_some_and(|ports| ports.len() == 1 && ports[0]["port"] == 443)
+    });
+    scene.settled("prod");
+}
+
 #[test]
 fn what_others_add_is_left_to_them() {
     let mut scene = Scene::new();
@@ -190,7 +213,7 @@ fn while_paused_nothing_but_the_status_is_written() {
     assert_eq!(condition(&scene.the("luminate", "prod"), "Ready").0, "True", "what runs goes on serving");
     scene.writes();
     scene.delete("service", "prod-headless");
-    scene.change("service", "prod", &json!({ "spec": { "ports": [{ "name": "http", "port": 1 }] } }));
+    scene.change("service", "prod", &json!({ "spec": { "sessionAffinity": "ClientIP", "selector": { "luminate.dev/backend": "other" } } }));
     scene.respec("prod", &json!({ "retention": { "default": "90d" }, "image": { "tag": "next" } }));
     let (status, message) = scene.told("prod", "Ready", "Paused");
     assert!(status == "False" && message.contains("changes wait"), "{message}");
@@ -204,7 +227,7 @@ fn while_paused_nothing_but_the_status_is_written() {
     scene.respec("prod", &json!({ "paused": false }));
     scene.settled("prod");
     scene.the("service", "prod-headless");
-    assert_eq!(scene.the("service", "prod")["spec"]["ports"][0]["port"], 8080);
+    assert_eq!(scene.the("service", "prod")["spec"]["selector"]["luminate.dev/backend"], "rocksdb");
     assert!(scene.the("statefulset", "prod").to_string().contains("luminate-worker:next"));
 }
 

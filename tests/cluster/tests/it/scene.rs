@@ -61,9 +61,10 @@ impl Deref for Scene {
     }
 }
 
+static SHARED: OnceLock<(Installation<'static>, Operator)> = OnceLock::new();
+
 /// The operator that serves every namespace of the shared cluster, with the rights of a whole cluster.
 pub(crate) fn shared() -> &'static (Installation<'static>, Operator) {
-    static SHARED: OnceLock<(Installation<'static>, Operator)> = OnceLock::new();
     SHARED.get_or_init(|| {
         let cluster = Cluster::shared();
         cluster.install(include_str!("../../testdata/service-monitor.yaml"));
@@ -268,6 +269,12 @@ impl Drop for Scene {
     /// Nothing may have been refused: every right that is needed is granted.
     fn drop(&mut self) {
         if thread::panicking() {
+            if let Some((_, operator)) = SHARED.get() {
+                let log = operator.log();
+                let lines: Vec<&str> =
+                    log.lines().filter(|line| line.contains(self.namespace.name())).collect();
+                eprintln!("the operator's log ends:\n{}", lines[lines.len().saturating_sub(20)..].join("\n"));
+            }
             return;
         }
         if let Some(audit) = &mut self.audit {
@@ -275,7 +282,7 @@ impl Drop for Scene {
             let refused: Vec<Request> = audit
                 .requests_of(user)
                 .into_iter()
-                .filter(|request| request.namespace == namespace && request.code == 403)
+                .filter(|request| request.namespace == namespace && request.forbidden)
                 .collect();
             assert!(refused.is_empty(), "{refused:#?}");
         }

@@ -81,7 +81,7 @@ fn a_volume_that_is_larger_than_was_asked_for_stays() {
     scene.change("pvc", "data-prod-0", &grown);
     let (_, message) = scene.told("prod", "Degraded", "VolumeLarger");
     assert!(message.contains("5Gi"), "{message}");
-    assert_eq!(condition(&scene.the("luminate", "prod"), "Ready").0, "True");
+    scene.told("prod", "Ready", "Available");
     scene.respec("prod", &storage("5Gi"));
     scene.settled("prod");
     scene.told("prod", "Degraded", "AsExpected");
