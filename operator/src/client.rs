@@ -19,8 +19,10 @@ use crate::telemetry::Metrics;
 
 /// How long a write, or a request of the lease, may take. Less than what the fence leaves of a lease.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);
-/// How long the answer to a read may take to begin: a list of a large cluster takes its time.
-const READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the answer to a list may take to begin: one of a large cluster takes its time.
+const LIST_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a connection may say nothing while an answer is awaited: longer than any watch lasts.
+const SILENCE: Duration = Duration::from_secs(75);
 
 /// A write was held back, because this process doesn't lead (any more).
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +49,7 @@ impl Gate {
         Arc::new(Self { fence, metrics, watches: Mutex::default() })
     }
 
-    /// The age of the watch that started longest ago. Each starts anew at least every two minutes, so an
+    /// The age of the watch that started longest ago. Each starts anew at least every minute, so an
     /// old one hangs.
     #[must_use]
     pub fn oldest_watch(&self) -> Option<Duration> {
@@ -82,6 +84,8 @@ pub fn ungated(config: Config) -> kube::Result<Client> {
 fn ours(mut config: Config) -> Config {
     config.default_retry = false;
     config.connect_timeout = Some(REQUEST_TIMEOUT);
+    config.read_timeout = Some(SILENCE);
+    config.reset_reader_on_write = true;
     let name = HeaderValue::from_static(concat!("luminate-operator/", env!("CARGO_PKG_VERSION")));
     config.headers.push((header::USER_AGENT, name));
     config
@@ -125,7 +129,7 @@ where
         let answer = self.inner.call(request);
         let gate = Arc::clone(&self.gate);
         Box::pin(async move {
-            let patience = if asked.writes { REQUEST_TIMEOUT } else { READ_TIMEOUT };
+            let patience = if asked.lists { LIST_TIMEOUT } else { REQUEST_TIMEOUT };
             let answer = match tokio::time::timeout(patience, answer).await {
                 Ok(answer) => answer?,
                 Err(_) => return Err(TooSlow(patience).into()),
@@ -148,6 +152,8 @@ struct Asked {
     resource: String,
     verb: &'static str,
     writes: bool,
+    /// Whether a list or a watch is asked for, not one object.
+    lists: bool,
     watch: bool,
 }
 
@@ -160,12 +166,16 @@ impl Asked {
             Method::DELETE => "delete",
             _ => "read",
         };
+        let resource = resource_of(path);
+        // One object's path ends with its name.
+        let lists = verb == "read" && path.ends_with(&format!("/{resource}"));
         let watch = query.split('&').any(|pair| matches!(pair, "watch=true" | "watch=1"));
         Self {
             path: path.to_owned(),
-            resource: resource_of(path),
+            resource,
             verb,
             writes: verb != "read",
+            lists,
             watch: watch && verb == "read",
         }
     }
@@ -204,6 +214,8 @@ mod tests {
         );
         let watch = Asked::of(&Method::GET, "/api/v1/secrets", "labelSelector=a%3Db&watch=true");
         assert_eq!((watch.resource.as_str(), watch.watch, watch.writes), ("secrets", true, false));
+        let one = Asked::of(&Method::GET, "/api/v1/namespaces/secrets/secrets/a", "");
+        assert_eq!((watch.lists, one.lists, one.resource.as_str()), (true, false, "secrets"));
         let create = Asked::of(&Method::POST, "/api/v1/namespaces/a/secrets", "");
         assert_eq!((create.resource.as_str(), create.verb), ("secrets", "create"));
         assert_eq!(resource_of("/version"), "other");

@@ -179,6 +179,15 @@ pub enum Failure {
     Passing,
 }
 
+/// What went wrong, for people: of a refusal what the API server says, and nothing else of its answer.
+#[must_use]
+pub fn said(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => format!("{} {}: {}", status.code, status.reason, status.message),
+        other => other.to_string(),
+    }
+}
+
 /// What `error` means.
 #[must_use]
 pub fn failure(error: &kube::Error) -> Failure {
@@ -206,6 +215,13 @@ mod tests {
     fn of(code: u16, message: &str) -> Failure {
         let status = Status { code, message: message.to_owned(), ..Status::default() };
         failure(&kube::Error::Api(Box::new(status)))
+    }
+
+    #[test]
+    fn a_refusal_is_told_in_a_line() {
+        let message = "no".to_owned();
+        let status = Status { code: 409, reason: "Conflict".into(), message, ..Status::default() };
+        assert_eq!(said(&kube::Error::Api(Box::new(status))), "409 Conflict: no");
     }
 
     #[test]

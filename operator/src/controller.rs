@@ -30,7 +30,7 @@ use luminate_crds::luminate::{Backend, Luminate, LuminateStatus};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, said};
 use crate::progress::Progress;
 use crate::seeded::{self, Bug};
 use crate::telemetry::Metrics;
@@ -60,7 +60,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(15);
 /// How soon a rollout is looked at again: it may have become one without end.
 const STILL_ROLLING: Duration = Duration::from_secs(60);
 /// The longest pause after failures.
-const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// Failures in a row until the status tells of them.
 const TELL_AFTER: u32 = 5;
 
@@ -103,7 +103,7 @@ struct Memory {
 #[derive(Debug, thiserror::Error)]
 pub enum Failed {
     /// The API server didn't do what was asked.
-    #[error(transparent)]
+    #[error("{}", said(.0))]
     Api(#[from] kube::Error),
     /// An object couldn't be applied.
     #[error(transparent)]
@@ -143,6 +143,13 @@ impl Context {
 
     fn remember<T>(&self, key: &Key, with: impl FnOnce(&mut Memory) -> T) -> T {
         with(self.memory.lock().entry(key.clone()).or_default())
+    }
+
+    /// The API server answers again: what failed meanwhile need not wait for the end of its pause.
+    fn retry_failed(&self) {
+        let memory = self.memory.lock();
+        let failed = memory.iter().filter(|(_, memory)| memory.failures > 0);
+        failed.for_each(|(key, _)| self.queue.push(key.clone()));
     }
 
     /// Now and then everything is read again, whatever the watches say.
@@ -291,11 +298,22 @@ async fn write_status(
     let values = serde_json::to_value(&status).map_err(kube::Error::SerdeError)?;
     let written = context.cluster.write_status(MANAGER, resource, &values).await?;
     let transitions = status::transitions(before, &status);
+    transitions.iter().for_each(|transition| log(key, transition));
     context.remember(key, |memory| memory.status = Some((status, number(written))));
     if tell {
-        context.events.tell(resource, &transitions).await;
+        context.events.tell(resource, &transitions);
     }
     Ok(())
+}
+
+/// What the status tells is logged when it changes, not as often as it is looked at.
+fn log(key: &Key, transition: &status::Transition) {
+    let status::Transition { condition, reason, note, .. } = transition;
+    if transition.warning {
+        tracing::warn!(resource = %key, condition, reason, note);
+    } else {
+        tracing::info!(resource = %key, condition, reason, note);
+    }
 }
 
 /// A version as a number; the API server counts them up.
@@ -361,7 +379,7 @@ fn pause(guarded: Arc<Guarded>, failed: &Failed, context: Arc<Context>) -> Actio
     if failures == TELL_AFTER {
         context.metrics.problem(Reason::ApiUnavailable);
         let problem = Problem { reason: Reason::ApiUnavailable, message: failed.to_string(), blocks: false };
-        tokio::spawn(tell_failure(guarded, problem, Arc::clone(&context)));
+        tell_failure(&guarded, &problem, &context);
     }
     if seeded::has(Bug::NoRetry) {
         return Action::await_change();
@@ -370,17 +388,17 @@ fn pause(guarded: Arc<Guarded>, failed: &Failed, context: Arc<Context>) -> Actio
 }
 
 /// An event, not a status: the next reconcile that succeeds says how it is.
-async fn tell_failure(guarded: Arc<Guarded>, problem: Problem, context: Arc<Context>) {
+fn tell_failure(guarded: &Guarded, problem: &Problem, context: &Context) {
     let transition = status::Transition {
         warning: true,
         reason: problem.reason.name().to_owned(),
         condition: "Reconcile".to_owned(),
         note: format!("Reconciling fails again and again: {}", problem.message),
     };
-    context.events.tell(&*guarded, &[transition]).await;
+    context.events.tell(guarded, &[transition]);
 }
 
-/// 0.25 s, doubled with each failure, up to five minutes.
+/// 0.25 s, doubled with each failure, up to a minute.
 fn backoff(failures: u32) -> Duration {
     let doubled = Duration::from_millis(250).saturating_mul(1 << failures.saturating_sub(1).min(12));
     doubled.min(LONGEST_PAUSE)
@@ -399,7 +417,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_double_up_to_five_minutes() {
+    fn pauses_double_up_to_a_minute() {
         let millis = |failures| backoff(failures).as_millis();
         assert_eq!([millis(1), millis(2), millis(5)], [250, 500, 4_000]);
         assert_eq!(backoff(100), LONGEST_PAUSE);

@@ -21,6 +21,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::client::REQUEST_TIMEOUT;
+use crate::cluster::said;
 
 /// Durations of an election.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,7 +148,7 @@ impl Election {
                     return lease;
                 }
                 Ok(Ok(None)) => {}
-                Ok(Err(error)) => tracing::warn!(%error, "the lease can't be read or taken"),
+                Ok(Err(error)) => tracing::warn!(error = said(&error), "the lease can't be read or taken"),
                 Err(_) => tracing::warn!("the API server doesn't answer; waiting for the lease"),
             }
             sleep(self.timing.retry).await;
@@ -196,7 +197,7 @@ impl Election {
                     return Err(Lost::Taken(holder));
                 }
                 Ok(Err(Renewal::Failed(error))) => {
-                    tracing::warn!(%error, "the lease couldn't be renewed");
+                    tracing::warn!(error = said(&error), "the lease couldn't be renewed");
                     self.timing.retry
                 }
                 Err(_) => self.timing.retry,
@@ -245,7 +246,9 @@ impl Election {
         let written = self.leases.replace(&self.name, &params, &free);
         match timeout(REQUEST_TIMEOUT, written).await {
             Ok(Ok(_)) => tracing::info!(lease = self.name, "gave the lease back"),
-            Ok(Err(error)) => tracing::warn!(%error, "the lease couldn't be given back; it runs out"),
+            Ok(Err(error)) => {
+                tracing::warn!(error = said(&error), "the lease couldn't be given back; it runs out")
+            }
             Err(_) => tracing::warn!("the lease couldn't be given back in time; it runs out"),
         }
     }

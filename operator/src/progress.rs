@@ -13,7 +13,8 @@ use crate::telemetry::Metrics;
 
 /// A reconcile that runs longer hangs: each of its requests has a time limit, and itself too.
 pub const LONGEST_RECONCILE: Duration = Duration::from_secs(120);
-/// A watch that started longer ago hangs: each is started anew within two minutes.
+/// A watch that started longer ago hangs: each is started anew within a minute, and an API server may be away for
+/// some.
 const LONGEST_WATCH: Duration = Duration::from_secs(600);
 /// An item that waits longer shows that nothing is taken from the queue.
 const LONGEST_WAIT: Duration = Duration::from_secs(600);

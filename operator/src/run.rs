@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::client::{Gate, client, ungated};
+use crate::cluster::said;
 use crate::controller;
 use crate::controller::Settings;
 use crate::health::{Pages, serve};
@@ -99,7 +100,9 @@ async fn reach(client: &Client, stop: &CancellationToken) {
             Ok(Ok(version)) => {
                 return tracing::info!(version = version.git_version, "reached the API server");
             }
-            Ok(Err(error)) => tracing::warn!(%error, "the API server can't be reached; it is tried again"),
+            Ok(Err(error)) => {
+                tracing::warn!(error = said(&error), "the API server can't be reached; it is tried again")
+            }
             Err(_) => tracing::warn!("the API server doesn't answer; it is tried again"),
         }
         tokio::time::sleep(retry).await;

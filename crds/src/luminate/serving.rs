@@ -11,7 +11,7 @@ use crate::worker_config::{ByteSize, LogLevel, Span};
 
 part! {
     /// Who may use the API: bearer tokens, checked with a shared secret or with public keys. Without any
-    /// source of keys the operator makes a Secret of its own, <name>-jwt, once.
+    /// source of keys the operator makes a Secret of its own, NAME-jwt, once.
     AuthSection {
         /// Off, everybody is tenant `default` with every right.
         enabled: bool = true,

@@ -21,12 +21,12 @@ use super::Context;
 use super::build::{self, MANAGER, Position};
 use super::children::Place;
 use super::fetch::Fetched;
-use super::references::Key;
+use super::references::{Key, Looked, Reference};
 use super::status::Problem;
 use super::switching::Switch;
 use super::validate::{JWT_KEY, Validated};
 use super::volume::{Volume, is_going};
-use crate::cluster::{Failure, failure};
+use crate::cluster::{Failure, failure, said};
 use crate::object::{APPLIED, Kind, Object, Policy, digest};
 use crate::seeded::{self, Bug};
 
@@ -34,7 +34,7 @@ use crate::seeded::{self, Bug};
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
     /// A request failed.
-    #[error("{0}")]
+    #[error("{}", said(.0))]
     Api(#[from] kube::Error),
     /// The resource isn't what it was when the reconcile began: the next one sees what it is now.
     #[error("the resource has changed or gone meanwhile")]
@@ -92,6 +92,12 @@ impl Notes {
     #[must_use]
     pub fn applied(&self, user: &Key, place: &Place) -> bool {
         self.of(user, place).is_some()
+    }
+
+    /// Whether what was applied there last led to this version.
+    #[must_use]
+    pub fn led_to(&self, user: &Key, place: &Place, version: Option<&str>) -> bool {
+        self.of(user, place).is_some_and(|note| Some(note.version.as_str()) == version)
     }
 
     /// Forgets the versions of a resource's objects, so that all are read again.
@@ -247,7 +253,7 @@ impl Run<'_> {
     }
 
     fn add(&mut self, reason: Reason, message: String) {
-        tracing::warn!(resource = %self.user, reason = reason.name(), message, "an object isn't as it should be");
+        tracing::debug!(resource = %self.user, reason = reason.name(), message, "an object isn't as it should be");
         self.applied.problems.push(Problem { reason, message, blocks: true });
     }
 
@@ -260,6 +266,9 @@ impl Run<'_> {
             self.applied.waiting = true;
             return Ok(());
         }
+        if object.policy == Policy::CreateOnce {
+            return self.once(object, place).await;
+        }
         let note = self.context.notes.of(&self.user, &place);
         let seen = self.context.children.version(&place);
         let unchanged = note.as_ref().is_some_and(|note| {
@@ -268,18 +277,14 @@ impl Run<'_> {
         if unchanged && !is_workload(object.kind) {
             return Ok(());
         }
-        let live = match self.fetched.live(object.kind, &object.name) {
-            Some(live) => Some(live.clone()),
+        let live = match self.fetched.live(object.kind) {
+            Some(live) => live.cloned(),
             None => self.context.cluster.get(object.kind, &self.validated.namespace, &object.name).await?,
         };
         match live {
             None => self.create(object, place).await,
             Some(live) if is_going(&live) => {
                 self.applied.waiting = true;
-                Ok(())
-            }
-            Some(live) if object.policy == Policy::CreateOnce => {
-                self.note(object, place, &live, None);
                 Ok(())
             }
             Some(live)
@@ -306,20 +311,34 @@ impl Run<'_> {
         }
     }
 
+    /// The secret of tokens: made if there is none, and never touched again, whoever made it.
+    async fn once(&mut self, object: &Object, place: Place) -> Result<(), ApplyError> {
+        let reference = Reference { kind: object.kind, key: place.key.clone() };
+        let known = self.fetched.around.references.get(&reference);
+        if known.is_some_and(|known| *known != Looked::Missing) {
+            return Ok(());
+        }
+        self.confirm().await?;
+        match self.context.cluster.create(object.kind, MANAGER, &with_secret(&object.body)?).await {
+            Ok(live) => {
+                tracing::info!(resource = %self.user, kind = object.kind.name(), name = object.name, "created");
+                self.context.references.keep_made(&reference, live);
+                Ok(())
+            }
+            Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(()),
+            Err(error) => self.problem(&place, error),
+        }
+    }
+
     async fn create(&mut self, object: &Object, place: Place) -> Result<(), ApplyError> {
         self.confirm().await?;
         let cluster = &self.context.cluster;
-        let body = match (object.policy, object.kind) {
-            (Policy::CreateOnce, _) => with_secret(&object.body)?,
-            (_, Kind::Deployment) => replicas::at_first(self.validated, &object.body),
+        let body = match object.kind {
+            Kind::Deployment => replicas::at_first(self.validated, &object.body),
             _ => object.body.clone(),
         };
-        let made = match object.policy {
-            Policy::CreateOnce => cluster.create(object.kind, MANAGER, &body).await,
-            // Not by force: what somebody made in this very moment isn't taken from them.
-            Policy::Apply => cluster.apply(object.kind, MANAGER, &body, false).await,
-        };
-        match made {
+        // Not by force: what somebody made in this very moment isn't taken from them.
+        match cluster.apply(object.kind, MANAGER, &body, false).await {
             Ok(live) => {
                 tracing::info!(resource = %self.user, kind = object.kind.name(), name = object.name, "created");
                 let live = self.hand_over(object, live).await?;
@@ -488,6 +507,7 @@ mod tests {
         let note = Note { digest: "d".into(), version: "1".into(), kept: None };
         notes.put(&user, place.clone(), note.clone());
         assert_eq!(notes.of(&user, &place), Some(note));
+        assert!(notes.led_to(&user, &place, Some("1")) && !notes.led_to(&user, &place, Some("2")));
         notes.refresh(&user);
         assert_eq!(notes.of(&user, &place).map(|note| note.version), Some(String::new()));
         assert!(notes.applied(&user, &place));

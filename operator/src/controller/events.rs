@@ -14,9 +14,13 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::status::Transition;
+use super::{backoff, jittered};
+use crate::cluster::{Failure, failure, said};
 
 /// A transition that flaps is told once in this time.
 const QUIET: Duration = Duration::from_secs(300);
+/// How often an event is tried to be written: for about half a minute.
+const ATTEMPTS: u32 = 7;
 /// The longest note that the API server takes.
 const LONGEST_NOTE: usize = 1_000;
 
@@ -40,15 +44,13 @@ impl Events {
         Self { client, instance: instance.to_owned(), told: Mutex::default() }
     }
 
-    /// Tells of `transitions` of a resource. An event that can't be written is only logged.
-    pub async fn tell(&self, resource: &impl Resource<DynamicType = ()>, transitions: &[Transition]) {
+    /// Tells of `transitions` of a resource, in the background.
+    pub fn tell(&self, resource: &impl Resource<DynamicType = ()>, transitions: &[Transition]) {
         for transition in transitions.iter().filter(|transition| self.is_news(resource, transition)) {
             let namespace = resource.namespace().unwrap_or_default();
             let events: Api<Event> = Api::namespaced(self.client.clone(), &namespace);
             let event = event(resource, transition, &self.instance, Timestamp::now());
-            if let Err(error) = events.create(&PostParams::default(), &event).await {
-                tracing::warn!(%error, reason = transition.reason, "an event couldn't be written");
-            }
+            tokio::spawn(write(events, event));
         }
     }
 
@@ -58,6 +60,23 @@ impl Events {
         told.retain(|_, at| at.elapsed() < QUIET);
         let key = (uid, transition.condition.clone(), transition.reason.clone());
         told.insert(key, Instant::now()).is_none()
+    }
+}
+
+/// Writes an event, and tries again for a while: nothing else will tell of it. What can't be written in the end is
+/// logged.
+async fn write(events: Api<Event>, event: Event) {
+    for attempt in 1..=ATTEMPTS {
+        match events.create(&PostParams::default(), &event).await {
+            Ok(_) => return,
+            // The answer to an earlier attempt was lost.
+            Err(kube::Error::Api(status)) if status.is_already_exists() => return,
+            Err(error) if attempt == ATTEMPTS || !matches!(failure(&error), Failure::Passing) => {
+                let reason = event.reason.as_deref().unwrap_or_default();
+                return tracing::warn!(error = said(&error), reason, "an event couldn't be written");
+            }
+            Err(_) => tokio::time::sleep(jittered(backoff(attempt))).await,
+        }
     }
 }
 

@@ -28,6 +28,8 @@ pub struct Fetched {
     pub service: Option<Value>,
     /// The claim of its only pod.
     pub claim: Option<Value>,
+    /// The workloads that were looked for, found or not.
+    looked: Vec<Kind>,
     /// The identity of the resource.
     uid: String,
 }
@@ -44,15 +46,15 @@ impl Fetched {
         }
     }
 
-    /// A live object that was read already.
+    /// What was found already of the workload of this kind, which has the resource's name; `None` if it wasn't
+    /// looked for.
     #[must_use]
-    pub fn live(&self, kind: Kind, name: &str) -> Option<&Value> {
+    pub fn live(&self, kind: Kind) -> Option<Option<&Value>> {
         let live = match kind {
             Kind::Deployment => &self.deployment,
-            Kind::StatefulSet => &self.stateful_set,
-            _ => &None,
+            _ => &self.stateful_set,
         };
-        live.as_ref().filter(|live| live["metadata"]["name"] == name)
+        self.looked.contains(&kind).then_some(live.as_ref())
     }
 }
 
@@ -80,9 +82,11 @@ pub async fn fetch(context: &Context, resource: &Luminate) -> kube::Result<Fetch
         backend == of || context.children.owns(&uid, &place) || context.notes.applied(&user, &place)
     };
     if needed(Backend::ClickHouse, Kind::Deployment) {
+        fetched.looked.push(Kind::Deployment);
         fetched.deployment = cluster.get(Kind::Deployment, &namespace, &name).await?;
     }
     if needed(Backend::RocksDB, Kind::StatefulSet) {
+        fetched.looked.push(Kind::StatefulSet);
         fetched.stateful_set = cluster.get(Kind::StatefulSet, &namespace, &name).await?;
     }
     if fetched.sight().workload(backend.other()).is_some() {

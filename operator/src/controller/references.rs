@@ -307,6 +307,13 @@ impl References {
         }
     }
 
+    /// Keeps what a Secret shows that was just made.
+    pub fn keep_made(&self, reference: &Reference, live: serde_json::Value) {
+        if let Ok(secret) = serde_json::from_value::<Secret>(live) {
+            self.keep(reference, secret.metadata.resource_version.as_deref(), Looked::secret(&secret));
+        }
+    }
+
     /// Forgets what was found for `user`, so that it is looked up again.
     pub fn refresh(&self, user: &Key) {
         let inner = &mut *self.0.lock();
@@ -364,6 +371,18 @@ mod tests {
         references.seen(&login, None);
         references.keep(&login, None, Looked::Missing);
         assert_eq!(references.known(&login), Some(Looked::Missing));
+    }
+
+    #[test]
+    fn what_was_made_needs_not_be_read() {
+        let references = References::default();
+        let own = Reference::secret("a", "prod-jwt");
+        references.note(&Key::new("a", "prod"), [own.clone()]);
+        references.keep(&own, None, Looked::Missing);
+        let live = serde_json::json!({ "metadata": { "resourceVersion": "7" }, "data": { "a": "Zm9v" } });
+        references.keep_made(&own, live);
+        assert!(matches!(references.known(&own), Some(Looked::Found { sizes, .. }) if sizes["a"] == 3));
+        assert_eq!(references.seen(&own, Some("7")), []);
     }
 
     #[test]

@@ -168,6 +168,11 @@ fn progressing(validated: &Validated, switch: Switch, seen: &Seen) -> Verdict {
         return said("True", Reason::GrowingVolume, "the volume is being made larger".into());
     }
     let settled = seen.workload.is_some_and(|workload| workload.is_settled());
+    if let Some(problem) = seen.problems.iter().find(|problem| problem.blocks)
+        && (settled || seen.workload.is_none())
+    {
+        return said("False", problem.reason, problem.message.clone());
+    }
     if seen.waiting || !settled {
         let workload = seen.workload.unwrap_or_default();
         let message = format!(
@@ -370,6 +375,15 @@ mod tests {
 
     fn pair(status: &str, reason: &str) -> (String, String) {
         (status.to_owned(), reason.to_owned())
+    }
+
+    #[test]
+    fn where_something_is_in_the_way_nothing_progresses_and_nothing_is_said_to_be_well() {
+        let problem = Problem { reason: Reason::ForeignObject, message: "taken".into(), blocks: true };
+        let mut seen = Seen { problems: vec![problem], ..Seen::default() };
+        assert_eq!(said(&status(&seen, Switch::None), "Progressing"), pair("False", "ForeignObject"));
+        seen.workload = Some(Workload { ready: 1, ..complete(3) });
+        assert_eq!(said(&status(&seen, Switch::None), "Progressing"), pair("True", "RollingOut"));
     }
 
     #[test]

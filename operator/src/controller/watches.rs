@@ -27,13 +27,13 @@ use super::queue::Queue;
 use super::references::{Key, Reference, References};
 use super::{Context, Failed, Guarded, backoff, jittered, pause, reconcile};
 use crate::client::Gate;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, said};
 use crate::object::Kind;
 use crate::progress::Progress;
 use crate::telemetry::Metrics;
 
 /// How long a watch lasts until it starts anew: one whose connection is dead is believed no longer.
-const WATCH_SECONDS: u32 = 120;
+const WATCH_SECONDS: u32 = 60;
 /// The longest pause after a watch's failures.
 const LONGEST_WATCH_PAUSE: Duration = Duration::from_secs(5);
 /// How often it is looked whether the cluster has learnt of ServiceMonitors.
@@ -133,7 +133,7 @@ async fn reconcile_all(
         None => Api::all(settings.client.0.clone()),
     };
     let seen = Arc::clone(&context);
-    let resources = watching(api, watcher::Config::default(), "Luminate")
+    let resources = watching(Arc::clone(&context), api, watcher::Config::default(), "Luminate")
         .map(Ok::<_, watcher::Error>)
         .modify(|guarded| guarded.managed_fields_mut().clear())
         .reflect(writer)
@@ -156,7 +156,12 @@ async fn reconcile_all(
 
 /// What a watch sees. It starts anew after each failure, after a pause that doubles; the first failure in a row is
 /// logged.
-fn watching<K>(api: Api<K>, config: watcher::Config, kind: &'static str) -> impl Stream<Item = Event<K>>
+fn watching<K>(
+    context: Arc<Context>,
+    api: Api<K>,
+    config: watcher::Config,
+    kind: &'static str,
+) -> impl Stream<Item = Event<K>>
 where
     K: kube::Resource + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + 'static,
 {
@@ -165,6 +170,7 @@ where
         let event = outcome.map_err(|error| complain(&error, kind, failing));
         if failing && event.is_ok() {
             tracing::info!(kind, "a watch works again");
+            context.retry_failed();
         }
         failing = event.is_err();
         std::future::ready(event.ok())
@@ -206,10 +212,18 @@ fn late<K, E>(events: impl Stream<Item = Result<Event<K>, E>>) -> impl Stream<It
 }
 
 fn complain(error: &watcher::Error, kind: &'static str, again: bool) {
+    use watcher::Error::{InitialListFailed, WatchError, WatchFailed, WatchStartFailed};
     match error {
         _ if again => tracing::debug!(%error, kind, "a watch failed again"),
-        watcher::Error::InitialListFailed(kube::Error::Api(status)) if status.code == 404 => {
+        InitialListFailed(kube::Error::Api(status)) if status.code == 404 => {
             tracing::warn!(kind, "the API server doesn't know this kind: is its definition installed?");
+        }
+        // The usual end of a watch of something that seldom changes.
+        WatchError(status) if status.code == 410 => {
+            tracing::debug!(kind, "a watch is too old; it starts anew")
+        }
+        InitialListFailed(error) | WatchStartFailed(error) | WatchFailed(error) => {
+            tracing::warn!(error = said(error), kind, "a watch failed; it starts anew");
         }
         error => tracing::warn!(%error, kind, "a watch failed; it starts anew"),
     }
@@ -263,7 +277,7 @@ async fn watch_kind(context: Arc<Context>, kind: Kind, scope: Option<String>, do
         true => watcher::Config::default(),
         false => watcher::Config::default().labels(&format!("{MANAGED_BY}={MANAGER}")),
     };
-    let mut events = std::pin::pin!(watching(api, config, kind.name()));
+    let mut events = std::pin::pin!(watching(Arc::clone(&context), api, config, kind.name()));
     while let Some(event) = events.next().await {
         seen(&context, kind, referable, event, &done);
     }
@@ -289,8 +303,10 @@ fn seen(
         Event::InitApply(object) | Event::Apply(object) => {
             let place = place(&object);
             let mut affected = context.children.applied(&place, &object.metadata);
+            let version = object.metadata.resource_version.as_deref();
+            // The echo of what was applied here is no news.
+            affected.retain(|key| !context.notes.led_to(key, &place, version));
             if referable {
-                let version = object.metadata.resource_version.as_deref();
                 affected.extend(context.references.seen(&reference(&place), version));
             }
             affected

@@ -77,7 +77,7 @@ impl Run<'_> {
 
     /// A problem beside which everything else is applied.
     fn told(&mut self, reason: Reason, message: String) {
-        tracing::warn!(resource = %self.user, reason = reason.name(), message, "the volume isn't as it should be");
+        tracing::debug!(resource = %self.user, reason = reason.name(), message, "the volume isn't as it should be");
         self.applied.problems.push(Problem { reason, message, blocks: false });
     }
 }
