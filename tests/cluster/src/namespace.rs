@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use super::Cluster;
+use super::{Cluster, Refusal, Watch, api};
 
 /// A namespace that no other test uses. Dropping it deletes it, with all that is in it.
 #[derive(Debug)]
@@ -18,7 +18,9 @@ pub struct Namespace<'a> {
 impl<'a> Namespace<'a> {
     pub(super) fn new(cluster: &'a Cluster) -> Self {
         let name = format!("luminate-test-{:08x}", fastrand::u32(..));
-        cluster.kubectl(&["create", "namespace", &name]);
+        let manifest = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } });
+        let made = cluster.ask("POST", "/api/v1/namespaces", &manifest.to_string());
+        made.unwrap_or_else(|refusal| panic!("namespace {name}: {refusal}"));
         Self { cluster, name }
     }
 
@@ -61,15 +63,18 @@ impl<'a> Namespace<'a> {
         self.run(&["apply", "-f", "-"], manifest).unwrap_or_else(|said| panic!("kubectl apply: {said}"));
     }
 
-    /// An object as it is now, if it exists.
+    /// An object as it is now, if it exists. A kind is called as `kubectl` allows.
     ///
     /// # Panics
     /// When the API server refuses.
     #[must_use]
     #[track_caller]
     pub fn get(&self, kind: &str, name: &str) -> Option<Value> {
-        let found = self.kubectl(&["get", kind, name, "--ignore-not-found", "-o", "json"]);
-        (!found.is_empty()).then(|| serde_json::from_str(&found).expect("JSON, as asked for"))
+        match self.cluster.ask("GET", &self.path(kind, name), "") {
+            Ok(found) => Some(found),
+            Err(refusal) if refusal.code == 404 => None,
+            Err(refusal) => panic!("{kind} {name}: {refusal}"),
+        }
     }
 
     /// Every object of a kind that has these labels; an empty selector has all.
@@ -79,9 +84,68 @@ impl<'a> Namespace<'a> {
     #[must_use]
     #[track_caller]
     pub fn list(&self, kind: &str, selector: &str) -> Vec<Value> {
-        let found = self.kubectl(&["get", kind, "--selector", selector, "-o", "json"]);
-        let mut list: Value = serde_json::from_str(&found).expect("JSON, as asked for");
+        let selector = selector.replace('=', "%3D").replace(',', "%2C");
+        let path = format!("{}?labelSelector={selector}", api::path(&self.name, kind));
+        let list = self.cluster.ask("GET", &path, "");
+        let mut list = list.unwrap_or_else(|refusal| panic!("{kind}: {refusal}"));
         serde_json::from_value(list["items"].take()).expect("a list")
+    }
+
+    /// Creates an object, given as YAML, and returns it as it is stored.
+    ///
+    /// # Errors
+    /// The API server's refusal.
+    pub fn create(&self, kind: &str, manifest: &str) -> Result<Value, Refusal> {
+        self.cluster.ask("POST", &api::path(&self.name, kind), manifest)
+    }
+
+    /// The same without effect: only to see whether it would be refused.
+    ///
+    /// # Errors
+    /// The API server's refusal.
+    pub fn try_create(&self, kind: &str, manifest: &str) -> Result<Value, Refusal> {
+        self.cluster.ask("POST", &format!("{}?dryRun=All", api::path(&self.name, kind)), manifest)
+    }
+
+    /// Lays a patch over an object: field by field, `null` takes a field out.
+    ///
+    /// # Errors
+    /// The API server's refusal.
+    pub fn patch(&self, kind: &str, name: &str, patch: &Value) -> Result<Value, Refusal> {
+        self.cluster.ask("PATCH", &self.path(kind, name), &patch.to_string())
+    }
+
+    /// The same without effect: only to see whether it would be refused.
+    ///
+    /// # Errors
+    /// The API server's refusal.
+    pub fn try_patch(&self, kind: &str, name: &str, patch: &Value) -> Result<Value, Refusal> {
+        let path = format!("{}?dryRun=All", self.path(kind, name));
+        self.cluster.ask("PATCH", &path, &patch.to_string())
+    }
+
+    /// Deletes an object, and what it owns after it.
+    ///
+    /// # Panics
+    /// When the API server refuses.
+    #[track_caller]
+    pub fn delete(&self, kind: &str, name: &str) {
+        let path = format!("{}?propagationPolicy=Background", self.path(kind, name));
+        self.cluster.ask("DELETE", &path, "").unwrap_or_else(|refusal| panic!("{kind} {name}: {refusal}"));
+    }
+
+    /// Follows every change of the objects of a kind from now on.
+    ///
+    /// # Panics
+    /// When the API server refuses.
+    #[must_use]
+    #[track_caller]
+    pub fn watch(&self, kind: &str) -> Watch {
+        self.cluster.api().watch(&api::path(&self.name, kind))
+    }
+
+    fn path(&self, kind: &str, name: &str) -> String {
+        format!("{}/{name}", api::path(&self.name, kind))
     }
 
     /// From now on each pod with these labels uses so much CPU and memory, such as `700m` and `1Gi`, as far as

@@ -5,9 +5,8 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Sender, channel};
-use std::sync::{Mutex, OnceLock};
+use std::process::{Child, ExitStatus, Stdio};
+use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 use std::{env, io};
@@ -15,7 +14,9 @@ use std::{env, io};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{Cluster, Namespace, until};
+use serde_json::json;
+
+use super::{Cluster, Namespace, spawn, until};
 
 /// The definition of the resource, as it is committed.
 pub const DEFINITION: &str = include_str!("../../../crds/luminate.yaml");
@@ -103,7 +104,29 @@ impl<'a> Installation<'a> {
 
     fn new(home: Namespace<'a>, served: Vec<String>) -> Self {
         let kubeconfig = home.kubeconfig_of(ACCOUNT);
-        Self { home, served, kubeconfig }
+        let installation = Self { home, served, kubeconfig };
+        // The API server learns of new rights by a watch of its own.
+        until("the operator's rights are in force", || installation.has_rights());
+        installation
+    }
+
+    fn has_rights(&self) -> bool {
+        let may = |namespace: &str, group: &str, resource: &str| {
+            let attributes =
+                json!({ "namespace": namespace, "verb": "get", "group": group, "resource": resource });
+            let review = json!({
+                "apiVersion": "authorization.k8s.io/v1",
+                "kind": "SubjectAccessReview",
+                "spec": { "user": self.user(), "resourceAttributes": attributes },
+            });
+            let path = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
+            let answer = self.home.cluster().ask("POST", path, &review.to_string());
+            answer.is_ok_and(|review| review["status"]["allowed"] == true)
+        };
+        let everywhere = [self.home.name().to_owned()];
+        let served = if self.served.is_empty() { &everywhere[..] } else { &self.served };
+        may(self.home.name(), "coordination.k8s.io", "leases")
+            && served.iter().all(|namespace| may(namespace, "luminate.dev", "luminates"))
     }
 
     /// The namespace in which the operator's account and its Lease are.
@@ -240,10 +263,8 @@ impl Setup {
         let address = free_address();
         let log = self.folder.join(format!("{}-operator-{:08x}.log", self.name, fastrand::u32(..)));
         let file = File::create(&log).expect("a folder of ours");
-        let mut command = Command::new("setpriv");
+        let mut command = spawn::dying(self.binary.clone().unwrap_or_else(binary));
         command
-            .args(["--pdeathsig", "KILL"])
-            .arg(self.binary.clone().unwrap_or_else(binary))
             .args(["run", "--log-format", "json", "--listen", &address.to_string()])
             .args(&self.arguments)
             .env_clear()
@@ -253,29 +274,9 @@ impl Setup {
             .stdin(Stdio::null())
             .stdout(file.try_clone().expect("a log file"))
             .stderr(file);
-        let child = spawned(command).expect("setpriv, of util-linux, can be run");
+        let child = spawn::spawn(command).expect("setpriv, of util-linux, can be run");
         Operator { child, address, log }
     }
-}
-
-/// Spawns from a thread that lasts as long as this process: the kernel kills the child when the thread that started
-/// it ends, and tests' threads end early.
-fn spawned(command: Command) -> io::Result<Child> {
-    type Order = (Command, Sender<io::Result<Child>>);
-    static SPAWNER: OnceLock<Sender<Order>> = OnceLock::new();
-    let spawner = SPAWNER.get_or_init(|| {
-        let (orders, ordered) = channel::<Order>();
-        thread::spawn(move || {
-            for (mut command, reply) in ordered {
-                // Whoever asked waits for it.
-                let _heard = reply.send(command.spawn());
-            }
-        });
-        orders
-    });
-    let (reply, answer) = channel();
-    spawner.send((command, reply)).expect("the thread lasts");
-    answer.recv().expect("the thread answers")
 }
 
 fn free_address() -> SocketAddr {
