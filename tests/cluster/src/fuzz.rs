@@ -104,11 +104,11 @@ enum Outcome {
 /// When the cluster isn't our own, or refuses the harness itself.
 pub fn run(cluster: &Cluster, run: &Run, progress: &mut dyn FnMut(&str)) -> Result<Summary, String> {
     assert!(cluster.is_own(), "it needs simulated nodes");
+    let namespaces: Vec<_> = side_by_side(run.at_once, |_| cluster.namespace());
+    let installations = side_by_side(run.at_once, |at| Installation::only(cluster, &[&namespaces[at]]));
     cluster.install(&format!(
         "{{apiVersion: scheduling.k8s.io/v1, kind: PriorityClass, metadata: {{name: {REFERRED}}}, value: 1}}"
     ));
-    let namespaces: Vec<_> = side_by_side(run.at_once, |_| cluster.namespace());
-    let installations = side_by_side(run.at_once, |at| Installation::only(cluster, &[&namespaces[at]]));
     let clickhouse = answering_server();
     runtime().block_on(async {
         let client = admin::client(cluster.kubeconfig()).await?;
