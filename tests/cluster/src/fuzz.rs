@@ -325,13 +325,17 @@ impl<'a, 'b> Bench<'a, 'b> {
         }
     }
 
-    /// What there is, without generations and how often it has rolled.
+    /// What there is, without generations, how often it has rolled and what is the autoscaler's.
     fn state(&self) -> State {
         let mut state = (*self.slot.state()).clone();
+        let autoscaled = state.keys().any(|(plural, _)| plural == "horizontalpodautoscalers");
         for ((plural, _), object) in &mut state {
             if plural == "persistentvolumeclaims" {
                 // Whose the size is depends on whether the claim was ever grown or given away.
                 object["metadata"].as_object_mut().map(|metadata| metadata.remove("fields"));
+            }
+            if plural == "deployments" && autoscaled {
+                forget_the_number(object);
             }
             if let Some(annotations) = object["metadata"]["annotations"].as_object_mut() {
                 annotations.remove("deployment.kubernetes.io/revision");
@@ -345,11 +349,26 @@ impl<'a, 'b> Bench<'a, 'b> {
     }
 }
 
+/// How many workers there are is the autoscaler's, and it takes minutes to have fewer: whether it has ever written
+/// the number also decides who has the field.
+fn forget_the_number(deployment: &mut Value) {
+    deployment["spec"].as_object_mut().map(|spec| spec.remove("replicas"));
+    let fields = deployment["metadata"]["fields"].as_object_mut();
+    fields.map(|fields| fields.retain(|name, _| !name.starts_with("luminate-operator-replicas")));
+}
+
 fn forget_generations(status: &mut Value) {
     let Some(fields) = status.as_object_mut() else { return };
-    fields.remove("observedGeneration");
+    for name in ["observedGeneration", "replicas", "readyReplicas"] {
+        fields.remove(name);
+    }
     for condition in fields.get_mut("conditions").and_then(Value::as_array_mut).into_iter().flatten() {
-        condition.as_object_mut().map(|condition| condition.remove("observedGeneration"));
+        let counts = condition["message"].as_str().is_some_and(|message| message.contains(" workers are "));
+        if let Some(fields) = condition.as_object_mut() {
+            fields.remove("observedGeneration");
+            // The reason stays.
+            fields.retain(|name, _| name != "message" || !counts);
+        }
     }
 }
 
