@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 use kube::ResourceExt;
 use luminate_crds::condition::Reason;
 use luminate_crds::luminate::{
-    Amount, Backend, ClickHouseSection, KeyReference, Luminate, LuminateSpec, RocksDbSection,
+    Amount, Backend, ClickHouseSection, KeyReference, Luminate, LuminateSpec, RocksDbSection, TaintEffect,
+    TolerationOperator,
 };
 use luminate_crds::worker_config::WorkerConfig;
 use serde_json::{Map, Value};
@@ -143,6 +144,7 @@ pub fn validate(resource: &Luminate, around: &Surroundings) -> Result<Validated,
     limits::check(spec)?;
     resources(spec)?;
     serving(spec)?;
+    tolerations(spec)?;
     let keys = keys(&name, spec)?;
     let overrides = spec.pod_template.clone().unwrap_or_default();
     overrides::check(&overrides)?;
@@ -161,6 +163,29 @@ pub fn validate(resource: &Luminate, around: &Surroundings) -> Result<Validated,
         service_monitors: around.service_monitors,
         name,
     })
+}
+
+/// What the API server would refuse in a pod, and so in the workload.
+fn tolerations(spec: &LuminateSpec) -> Checked {
+    for (at, toleration) in spec.scheduling.tolerations.iter().enumerate() {
+        let wrong = |field: &str, what: &str| {
+            Err(Refused::field(&format!("spec.scheduling.tolerations[{at}].{field}"), what))
+        };
+        let exists = toleration.operator == TolerationOperator::Exists;
+        if !exists && toleration.key.as_ref().is_none_or(String::is_empty) {
+            return wrong(
+                "operator",
+                "it must be Exists where key is left out: every taint is tolerated then",
+            );
+        }
+        if exists && toleration.value.as_ref().is_some_and(|value| !value.is_empty()) {
+            return wrong("value", "it must be left out where operator is Exists");
+        }
+        if toleration.toleration_seconds.is_some() && toleration.effect != Some(TaintEffect::NoExecute) {
+            return wrong("effect", "it must be NoExecute where tolerationSeconds is set");
+        }
+    }
+    Ok(())
 }
 
 fn name_serves(name: &str) -> Checked {
@@ -389,6 +414,23 @@ mod tests {
         let mut spec = spec;
         change(&mut spec);
         refused(spec)
+    }
+
+    #[test]
+    fn a_toleration_is_one_that_a_pod_may_have() {
+        use luminate_crds::luminate::Toleration;
+        let of = |toleration: Toleration| {
+            changed(with_rocksdb(), |spec| spec.scheduling.tolerations = vec![toleration])
+        };
+        let key = || Some("dedicated".to_owned());
+        let all = Toleration { operator: TolerationOperator::Exists, ..Toleration::default() };
+        assert_eq!(of(all.clone()), "");
+        assert_eq!(of(Toleration { key: key(), ..Toleration::default() }), "");
+        assert!(of(Toleration::default()).contains("tolerations[0].operator: it must be Exists"));
+        assert!(of(Toleration { value: key(), ..all.clone() }).contains("value: it must be left out"));
+        assert!(
+            of(Toleration { toleration_seconds: Some(1), ..all }).contains("effect: it must be NoExecute")
+        );
     }
 
     #[test]

@@ -104,11 +104,11 @@ enum Outcome {
 /// When the cluster isn't our own, or refuses the harness itself.
 pub fn run(cluster: &Cluster, run: &Run, progress: &mut dyn FnMut(&str)) -> Result<Summary, String> {
     assert!(cluster.is_own(), "it needs simulated nodes");
+    let namespaces: Vec<_> = side_by_side(run.at_once, |_| cluster.namespace());
+    let installations = side_by_side(run.at_once, |at| Installation::only(cluster, &[&namespaces[at]]));
     cluster.install(&format!(
         "{{apiVersion: scheduling.k8s.io/v1, kind: PriorityClass, metadata: {{name: {REFERRED}}}, value: 1}}"
     ));
-    let namespaces: Vec<_> = side_by_side(run.at_once, |_| cluster.namespace());
-    let installations = side_by_side(run.at_once, |at| Installation::only(cluster, &[&namespaces[at]]));
     let clickhouse = answering_server();
     runtime().block_on(async {
         let client = admin::client(cluster.kubeconfig()).await?;
@@ -139,8 +139,12 @@ async fn fuzz(
         let mut bench = Bench::set_up(slot, clickhouse).await?;
         while let Some((leaf, seed)) = next(&orders, &summary, run.most_failures) {
             let outcome = bench.change(&leaf, &mut fastrand::Rng::with_seed(seed)).await;
+            let failed = outcome.as_ref().err().map(|what| format!("failed: {}: {what}", leaf.path()));
             note(&mut held(&summary), &leaf.path(), outcome);
             let (last, progress) = &mut *held(&shown);
+            if let Some(failed) = failed {
+                progress(&failed);
+            }
             if last.elapsed() > PROGRESS {
                 *last = Instant::now();
                 held(&summary).took = began.elapsed();
@@ -236,28 +240,29 @@ impl<'a, 'b> Bench<'a, 'b> {
             Some("rocksdb") => NAMES[1],
             _ => NAMES[random.usize(..2)],
         };
+        self.settled(Duration::from_secs(120)).await?;
         let before = self.slot.admin().get("luminates", name).await?["spec"].clone();
         let changed = leaf.changed(&before, random);
         let state = self.state();
-        let said = |what: String| format!("{name} with {changed}: {what}");
+        let said = |what: String| format!("{what}; {name} with {changed}");
         // 1. Changed.
         if !self.set(name, &changed).await.map_err(said)? {
             return Ok(Outcome::Refused);
         }
-        self.settled(PODS).await.map_err(said)?;
-        let invalid = self.invalid(name).map_err(said)?;
+        let settled = self.settled(PODS).await;
+        let invalid = self.invalid(name);
         let effect = difference(&children(&state), &children(&self.state())).is_some();
-        // 2. Changed back.
-        if !self.set(name, &before).await.map_err(said)? {
-            self.settled(Duration::from_secs(120)).await.map_err(said)?;
-            return Ok(Outcome::Changed { invalid, effect, back: false });
+        // 2. Changed back, also where it has failed: the next change begins here.
+        let back = self.set(name, &before).await.map_err(said)?;
+        if back {
+            let same = || difference(&state, &self.state()).is_none();
+            if !self.slot.until(Duration::from_secs(60), same).await {
+                let what = difference(&state, &self.state()).unwrap_or_default();
+                return Err(said(format!("changed back, {what}")));
+            }
         }
-        let same = || difference(&state, &self.state()).is_none();
-        if !self.slot.until(Duration::from_secs(60), same).await {
-            let what = difference(&state, &self.state()).unwrap_or_default();
-            return Err(said(format!("changed back, {what}")));
-        }
-        Ok(Outcome::Changed { invalid, effect, back: true })
+        settled.map_err(said)?;
+        Ok(Outcome::Changed { invalid: invalid.map_err(said)?, effect, back })
     }
 
     /// Whether the API server takes a spec.
@@ -320,10 +325,18 @@ impl<'a, 'b> Bench<'a, 'b> {
         }
     }
 
-    /// What there is, without generations and how often it has rolled.
+    /// What there is, without generations, how often it has rolled and what is the autoscaler's.
     fn state(&self) -> State {
         let mut state = (*self.slot.state()).clone();
-        for object in state.values_mut() {
+        let autoscaled = state.keys().any(|(plural, _)| plural == "horizontalpodautoscalers");
+        for ((plural, _), object) in &mut state {
+            if plural == "persistentvolumeclaims" {
+                // Whose the size is depends on whether the claim was ever grown or given away.
+                object["metadata"].as_object_mut().map(|metadata| metadata.remove("fields"));
+            }
+            if plural == "deployments" && autoscaled {
+                forget_the_number(object);
+            }
             if let Some(annotations) = object["metadata"]["annotations"].as_object_mut() {
                 annotations.remove("deployment.kubernetes.io/revision");
             }
@@ -336,11 +349,26 @@ impl<'a, 'b> Bench<'a, 'b> {
     }
 }
 
+/// How many workers there are is the autoscaler's, and it takes minutes to have fewer: whether it has ever written
+/// the number also decides who has the field.
+fn forget_the_number(deployment: &mut Value) {
+    deployment["spec"].as_object_mut().map(|spec| spec.remove("replicas"));
+    let fields = deployment["metadata"]["fields"].as_object_mut();
+    fields.map(|fields| fields.retain(|name, _| !name.starts_with("luminate-operator-replicas")));
+}
+
 fn forget_generations(status: &mut Value) {
     let Some(fields) = status.as_object_mut() else { return };
-    fields.remove("observedGeneration");
+    for name in ["observedGeneration", "replicas", "readyReplicas"] {
+        fields.remove(name);
+    }
     for condition in fields.get_mut("conditions").and_then(Value::as_array_mut).into_iter().flatten() {
-        condition.as_object_mut().map(|condition| condition.remove("observedGeneration"));
+        let counts = condition["message"].as_str().is_some_and(|message| message.contains(" workers are "));
+        if let Some(fields) = condition.as_object_mut() {
+            fields.remove("observedGeneration");
+            // The reason stays.
+            fields.retain(|name, _| name != "message" || !counts);
+        }
     }
 }
 

@@ -268,7 +268,12 @@ impl Cluster {
             write!(file, "---\n{manifest}\n").expect("a folder of ours");
         }
         self.apply(manifest);
-        self.kubectl(&["wait", "crd", "--all", "--for=condition=Established", "--timeout=60s"]);
+        let wait = ["wait", "crd", "--all", "--for=condition=Established", "--timeout=60s"];
+        // It fails at once where there is none, and while one is so new that it has no conditions.
+        until("the definitions are established", || {
+            self.run(&["get", "crd", "-o", "name"], "").is_ok_and(|names| names.is_empty())
+                || self.run(&wait, "").is_ok()
+        });
     }
 }
 

@@ -30,9 +30,6 @@ fn main() -> ExitCode {
     let cluster = Cluster::start();
     match fuzz::run(&cluster, &run, &mut |line| println!("{line}")) {
         Ok(summary) => {
-            for failure in &summary.failures {
-                println!("failed: {failure}");
-            }
             println!("without effect: {}", summary.without_effect().join(", "));
             let passed = summary.failures.is_empty();
             println!("{}: {summary}", if passed { "passed" } else { "failed" });

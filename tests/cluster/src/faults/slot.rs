@@ -205,7 +205,15 @@ impl<'a> Slot<'a> {
             let began = Instant::now();
             let last = at + 1 == story.steps.len();
             match expected {
-                Some(expected) => self.comes_to(&expected.states[at], weather).await.map_err(said)?,
+                Some(expected) => {
+                    // Settled means silent, and that nothing comes after it.
+                    let silence = match story.steps.len() - at {
+                        1 => Some(SILENCE / 2),
+                        2 => Some(SILENCE),
+                        _ => None,
+                    };
+                    self.settles(&expected.states[at], weather, silence).await.map_err(said)?;
+                }
                 None => {
                     if last {
                         self.collected().await.map_err(said)?;
@@ -219,16 +227,7 @@ impl<'a> Slot<'a> {
             if let Some(what) = state::taken(&self.state()) {
                 return Err(said(what));
             }
-            if expected.is_some() && at + 2 >= story.steps.len() {
-                // Settled means silent, and that nothing comes after it.
-                self.heal();
-                self.silence(if last { SILENCE / 2 } else { SILENCE }).await.map_err(said)?;
-            }
             seen.expected.states.push((*self.state()).clone());
-            if let Some(what) = expected.and_then(|expected| difference(&expected.states[at], &self.state()))
-            {
-                return Err(said(format!("it was as it should be, and then {what}")));
-            }
             requests.extend(self.ways.iter().flat_map(|(proxy, ..)| proxy.requests()));
         }
         seen.expected.writes = requests.iter().filter(|noted| noted.asked.counts_as_write()).count() as u64;
@@ -364,6 +363,28 @@ impl<'a> Slot<'a> {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         true
+    }
+
+    /// Waits until all is as it should be, and stays so in silence where that is asked for.
+    async fn settles(
+        &self,
+        expected: &State,
+        weather: &Weather,
+        silence: Option<Duration>,
+    ) -> Result<(), String> {
+        let began = Instant::now();
+        loop {
+            self.comes_to(expected, weather).await?;
+            let Some(silence) = silence else { return Ok(()) };
+            self.heal();
+            self.silence(silence).await?;
+            match difference(expected, &self.state()) {
+                None => return Ok(()),
+                // Pods may still be on their way.
+                Some(_) if began.elapsed() < PATIENCE => {}
+                Some(what) => return Err(format!("it was as it should be, and then {what}")),
+            }
+        }
     }
 
     async fn comes_to(&self, expected: &State, weather: &Weather) -> Result<(), String> {
