@@ -15,9 +15,8 @@ const CLIENTS: usize = 8;
 const DELETED: usize = 20;
 
 fn main() {
-    let number = |at: usize, usual| {
-        std::env::args().nth(at).map_or(usual, |given| given.parse().expect("a number"))
-    };
+    let number =
+        |at: usize, usual| std::env::args().nth(at).map_or(usual, |given| given.parse().expect("a number"));
     let (resources, seconds) = (number(1, 1_000), number(2, 60));
     let cluster = Cluster::start();
     let installation = Installation::everywhere(&cluster);
@@ -34,7 +33,10 @@ fn main() {
             scope.spawn(move || (client..resources).step_by(CLIENTS).for_each(|at| make(namespace, at)));
         }
     });
-    println!("{resources} resources, half of each backend, made after {:.1} s", began.elapsed().as_secs_f64());
+    println!(
+        "{resources} resources, half of each backend, made after {:.1} s",
+        began.elapsed().as_secs_f64()
+    );
     patiently("all are applied", || applied(&namespace) == resources);
     println!("all are applied after {:.1} s", began.elapsed().as_secs_f64());
     println!("RSS then: {:.1} MiB, at most {:.1} MiB", rss(&operator, "VmRSS:"), rss(&operator, "VmHWM:"));
@@ -44,7 +46,11 @@ fn main() {
 
     let mut delays: Vec<u128> = (0..DELETED.min(resources)).map(|at| back_after(&namespace, at)).collect();
     delays.sort_unstable();
-    println!("a deleted Service is back after {} ms, at most {} ms", delays[delays.len() / 2], delays[delays.len() - 1]);
+    println!(
+        "a deleted Service is back after {} ms, at most {} ms",
+        delays[delays.len() / 2],
+        delays[delays.len() - 1]
+    );
 
     settle(&operator);
     let before = writes(&operator);
@@ -60,8 +66,9 @@ fn make(namespace: &Namespace<'_>, at: usize) {
         _ => "{backend: ClickHouse, clickhouse: {endpoints: ['http://clickhouse:8123'], autoscaling: {minReplicas: 1}}}"
             .to_owned(),
     };
-    let manifest =
-        format!("{{apiVersion: luminate.dev/v1alpha1, kind: Luminate, metadata: {{name: r{at}}}, spec: {spec}}}");
+    let manifest = format!(
+        "{{apiVersion: luminate.dev/v1alpha1, kind: Luminate, metadata: {{name: r{at}}}, spec: {spec}}}"
+    );
     namespace.create("luminate", &manifest).unwrap_or_else(|refusal| panic!("{refusal}"));
 }
 
