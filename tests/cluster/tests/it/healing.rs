@@ -85,26 +85,22 @@ fn what_was_tampered_with_is_healed() {
     tampered("service prod", "the label's loss");
 }
 
-/// Lists of Kubernetes are merged by other fields than the one that must be unique.
+/// Lists of Kubernetes are merged by other fields than the one that must be unique: what is applied would stand
+/// beside what somebody made of it, and the API server refuses that.
 #[test]
-fn a_port_of_the_same_name_is_healed() {
+fn a_port_of_the_same_name_is_told_and_healed_once_it_is_gone() {
     let scene = Scene::new();
     scene.make(CLICKHOUSE);
     scene.settled("prod");
     let before = lasting(&scene);
-    let container =
-        |scene: &Scene| scene.the("deployment", "prod")["spec"]["template"]["spec"]["containers"].clone();
-    let mut containers = container(&scene);
-    containers[0]["ports"] = json!([{ "name": "http", "containerPort": 1 }]);
-    let template = json!({ "spec": { "template": { "spec": { "containers": containers } } } });
     scene.change("service", "prod", &json!({ "spec": { "ports": [{ "name": "http", "port": 1 }] } }));
-    scene.change("deployment", "prod", &template);
-    wait("both are healed", || (lasting(&scene) == before).then_some(()));
-    // What is given up later still goes.
-    scene.respec("prod", &json!({ "service": { "port": 443 } }));
-    scene.until("the Service has the new port only", "service", "prod", |service| {
-        service["spec"]["ports"].as_array().is_some_and(|ports| ports.len() == 1 && ports[0]["port"] == 443)
+    scene.until("it is told", "luminate", "prod", |resource| {
+        let (status, reason, message) = condition(resource, "Degraded");
+        (status.as_str(), reason.as_str()) == ("True", "ApplyRefused") && message.contains("Duplicate value")
     });
+    let ports = &before["service/prod"]["spec"]["ports"];
+    scene.change("service", "prod", &json!({ "spec": { "ports": ports } }));
+    wait("all is as it was", || (lasting(&scene) == before).then_some(()));
     scene.settled("prod");
 }
 
