@@ -32,7 +32,6 @@ use tokio::time::Instant;
 
 use crate::cluster::{Cluster, said};
 use crate::progress::Progress;
-use crate::seeded::{self, Bug};
 use crate::telemetry::Metrics;
 use apply::{Applied, ApplyError, Notes, wanted_digest};
 use build::MANAGER;
@@ -380,9 +379,6 @@ fn pause(guarded: Arc<Guarded>, failed: &Failed, context: Arc<Context>) -> Actio
         context.metrics.problem(Reason::ApiUnavailable);
         let problem = Problem { reason: Reason::ApiUnavailable, message: failed.to_string(), blocks: false };
         tell_failure(&guarded, &problem, &context);
-    }
-    if seeded::has(Bug::NoRetry) {
-        return Action::await_change();
     }
     Action::requeue(jittered(backoff(failures)))
 }

@@ -9,8 +9,6 @@ pub enum Bug {
     NoOwnerCheck,
     /// The number of workers is given away by the process that made the Deployment, or never.
     HandOverOnce,
-    /// What failed once isn't tried again until something changes.
-    NoRetry,
 }
 
 #[cfg(all(feature = "seeded-bugs", not(debug_assertions)))]
@@ -23,7 +21,6 @@ pub fn has(bug: Bug) -> bool {
     let name = match bug {
         Bug::NoOwnerCheck => "no-owner-check",
         Bug::HandOverOnce => "hand-over-once",
-        Bug::NoRetry => "no-retry",
     };
     std::env::var("LUMINATE_OPERATOR_SEEDED_BUG").is_ok_and(|set| set == name)
 }

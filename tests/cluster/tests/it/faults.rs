@@ -40,13 +40,6 @@ fn an_operator_that_leaves_things_half_done_after_a_crash_is_caught() {
 }
 
 #[test]
-fn an_operator_that_gives_up_is_caught() {
-    let errors = (3..7).map(|nth| Weather::Write(nth, Fault::Status(500))).collect();
-    let what = caught("no-retry", "rocksdb-life", errors);
-    assert!(what.contains("is missing") || what.contains(" is "), "{what}");
-}
-
-#[test]
 fn what_is_changed_and_changed_back_is_as_before() {
     let run = fuzz::Run { seed: 20_261_126, changes: 24, at_once: 4, most_failures: 1 };
     let summary =
