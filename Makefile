@@ -34,28 +34,25 @@ build: tools ## Build the worker and the tools
 
 # The binaries first, with the tests' own features: so the worker that they start is this one, and
 # nothing is compiled twice.
-test: tools ## Run every test
+test: tools ## Run every test but those on a control plane (test-operator)
 	.ci/tools clickhouse
-	.ci/tools cluster
-	tests/cluster/build control-plane
 	cargo build $(CARGO_FLAGS) --bins --tests
-	cargo build $(CARGO_FLAGS) --bin luminate-operator-faulty --features luminate-operator/seeded-bugs
 	cargo test $(CARGO_FLAGS)
 
-# By package, so that they need no RocksDB. Scenarios wait more than they work.
-OPERATOR_FLAGS := --release --locked -p luminate-operator -p luminate-cluster
+# Scenarios wait more than they work.
 
 test-operator: ## Run the operator on a real control plane (ONLY=healing; SETTLED=600 watches longer that nothing is written)
 	.ci/tools cluster
 	tests/cluster/build control-plane
-	cargo build $(OPERATOR_FLAGS) --bins
+	cargo build $(CARGO_FLAGS) --bins --test it_operator
+	cargo build $(CARGO_FLAGS) --bin luminate-operator-faulty --features luminate-operator/seeded-bugs
 	$(if $(SETTLED),LUMINATE_TEST_SETTLED=$(SETTLED)) RUST_TEST_THREADS=4 \
-	    cargo test --release --locked -p luminate-cluster -- $(ONLY)
+	    cargo test $(CARGO_FLAGS) --test it_operator -- $(ONLY)
 
 measure-operator: ## Measure the operator with many resources (RESOURCES=1000)
 	.ci/tools cluster
 	tests/cluster/build control-plane
-	cargo build $(OPERATOR_FLAGS) --bins
+	cargo build $(CARGO_FLAGS) --bins
 	$(BIN)/measure-operator $(or $(RESOURCES),1000)
 
 test-long: differential faults kill9 powercut operator-faults operator-fuzz ## Run the harnesses for hours

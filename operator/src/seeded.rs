@@ -7,8 +7,6 @@
 pub enum Bug {
     /// Whatever has the name of a child is overwritten, whosever it is.
     NoOwnerCheck,
-    /// The number of workers is given away by the process that made the Deployment, or never.
-    HandOverOnce,
 }
 
 #[cfg(all(feature = "seeded-bugs", not(debug_assertions)))]
@@ -20,7 +18,6 @@ compile_error!("an operator with faults must not be shipped");
 pub fn has(bug: Bug) -> bool {
     let name = match bug {
         Bug::NoOwnerCheck => "no-owner-check",
-        Bug::HandOverOnce => "hand-over-once",
     };
     std::env::var("LUMINATE_OPERATOR_SEEDED_BUG").is_ok_and(|set| set == name)
 }

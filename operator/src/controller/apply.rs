@@ -364,11 +364,7 @@ impl Run<'_> {
         live: Value,
         note: Option<Note>,
     ) -> Result<(), ApplyError> {
-        let handed_over = match seeded::has(Bug::HandOverOnce) {
-            true => Ok(live),
-            false => self.hand_over(object, live).await,
-        };
-        let live = match handed_over {
+        let live = match self.hand_over(object, live).await {
             Ok(live) => live,
             Err(ApplyError::Api(error)) => return self.problem(&place, error),
             Err(other) => return Err(other),

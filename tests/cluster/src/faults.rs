@@ -266,16 +266,18 @@ fn next(orders: &Mutex<VecDeque<Order>>, summary: &Mutex<Summary>, run: &Run) ->
     held(orders).pop_front()
 }
 
+/// What is next; nobody else waits while it is done.
+fn first_of(orders: &Mutex<VecDeque<usize>>) -> Option<usize> {
+    held(orders).pop_front()
+}
+
 /// Every story twice: what a story comes to must not depend on chance.
 async fn without_faults(slots: &mut [Slot<'_>], stories: &[Story]) -> Result<Vec<Expected>, String> {
     let expected: Mutex<BTreeMap<usize, Expected>> = Mutex::default();
     let orders: Mutex<VecDeque<usize>> = Mutex::new((0..stories.len()).collect());
     // Few at once: without faults, silence is how the end of a step is told.
     let telling = slots.iter_mut().take(4).map(async |slot| {
-        while let Some(at) = {
-            let next = held(&orders).pop_front();
-            next
-        } {
+        while let Some(at) = first_of(&orders) {
             let story = &stories[at];
             let said = |error| format!("{} without faults: {error}", story.name);
             let first = slot.live(story, &Weather::Calm, None).await.map_err(said)?.expected;

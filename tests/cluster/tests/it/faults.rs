@@ -1,7 +1,6 @@
 //! The operator on bad days: a slice of what `make operator-faults` and `make operator-fuzz` run for long.
 
 use luminate_cluster::Cluster;
-use luminate_cluster::api_proxy::Fault;
 use luminate_cluster::faults::{self, Run, Summary, Weather};
 use luminate_cluster::fuzz;
 
@@ -30,13 +29,6 @@ fn whatever_fails_it_comes_to_the_same() {
 fn an_operator_that_takes_what_is_not_its_own_is_caught() {
     let what = caught("no-owner-check", "clickhouse-in-the-way", vec![Weather::Calm]);
     assert!(what.contains("was taken from its owner"), "{what}");
-}
-
-#[test]
-fn an_operator_that_leaves_things_half_done_after_a_crash_is_caught() {
-    let crashes = (5..20).map(|nth| Weather::Write(nth, Fault::CrashAfter)).collect();
-    let what = caught("hand-over-once", "clickhouse-life", crashes);
-    assert!(what.contains("deployments/prod"), "{what}");
 }
 
 #[test]

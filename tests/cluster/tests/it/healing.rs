@@ -23,10 +23,12 @@ fn lasting(scene: &Scene) -> BTreeMap<String, Value> {
                 annotations.retain(|name, _| name.starts_with("luminate.dev/"));
             }
             // Made anew, a Service gets other addresses and a Secret another value.
-            object["spec"]
-                .as_object_mut()
-                .map(|spec| spec.retain(|field, _| !field.starts_with("clusterIP")));
-            object["data"].as_object_mut().map(|data| data.retain(|key, _| key != "jwt-secret"));
+            if let Some(spec) = object["spec"].as_object_mut() {
+                spec.retain(|field, _| !field.starts_with("clusterIP"));
+            }
+            if let Some(data) = object["data"].as_object_mut() {
+                data.retain(|key, _| key != "jwt-secret");
+            }
             (place.clone(), object)
         })
         .collect()
