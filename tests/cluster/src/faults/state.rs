@@ -200,7 +200,7 @@ mod tests {
 
     #[test]
     fn runs_that_came_to_the_same_are_equal() {
-        let state = |uid: &str, image: &str| of(&world(uid, image), "a");
+        let state = |uid: &str, image: &str| of(&world(uid, image), "luminate-test-1");
         assert_eq!(difference(&state("one", "x"), &state("two", "x")), None);
         let said = difference(&state("one", "x"), &state("two", "y")).unwrap();
         assert_eq!(said, r#"deployments/prod.spec.image is "y" instead of "x""#);
