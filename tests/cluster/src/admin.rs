@@ -8,21 +8,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use serde_json::Value;
 
-/// What tests look at: where the API server has it, and its plural.
-pub const RESOURCES: [(&str, &str); 12] = [
-    ("api/v1", "serviceaccounts"),
-    ("api/v1", "configmaps"),
-    ("api/v1", "secrets"),
-    ("api/v1", "services"),
-    ("api/v1", "persistentvolumeclaims"),
-    ("apis/apps/v1", "deployments"),
-    ("apis/apps/v1", "statefulsets"),
-    ("apis/autoscaling/v2", "horizontalpodautoscalers"),
-    ("apis/policy/v1", "poddisruptionbudgets"),
-    ("apis/networking.k8s.io/v1", "networkpolicies"),
-    ("apis/networking.k8s.io/v1", "ingresses"),
-    ("apis/luminate.dev/v1alpha1", "luminates"),
-];
+use crate::{Refusal, api};
 
 /// A client that is who a kubeconfig says, and repeats nothing on its own.
 ///
@@ -54,18 +40,9 @@ impl std::fmt::Debug for Admin {
     }
 }
 
-/// A request that was refused.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused {
-    /// The status; 0 where the API server wasn't reached.
-    pub code: u16,
-    /// What it said.
-    pub message: String,
-}
-
-impl From<Refused> for String {
-    fn from(refused: Refused) -> Self {
-        format!("the administrator's request was refused with {}: {}", refused.code, refused.message)
+impl From<Refusal> for String {
+    fn from(refusal: Refusal) -> Self {
+        format!("the administrator's request was refused with {refusal}")
     }
 }
 
@@ -79,18 +56,17 @@ impl Admin {
     /// Where a resource's objects are.
     ///
     /// # Panics
-    /// When tests don't look at it.
+    /// When tests don't know it.
     fn path(&self, resource: &str, rest: &str) -> String {
-        let (place, _) = RESOURCES.iter().find(|(_, plural)| *plural == resource).expect("one of RESOURCES");
-        format!("/{place}/namespaces/{}/{resource}{rest}", self.namespace)
+        api::path(&self.namespace, resource) + rest
     }
 
-    async fn send(&self, method: Method, path: String, kind: &str, body: &Value) -> Result<Value, Refused> {
+    async fn send(&self, method: Method, path: String, kind: &str, body: &Value) -> Result<Value, Refusal> {
         let bytes = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
         let request = Request::builder().method(method).uri(path).header("content-type", kind).body(bytes);
         self.client.request(request.expect("a plain path")).await.map_err(|error| match error {
-            kube::Error::Api(status) => Refused { code: status.code, message: status.message },
-            other => Refused { code: 0, message: other.to_string() },
+            kube::Error::Api(status) => Refusal { code: status.code, message: status.message },
+            other => Refusal { code: 0, message: other.to_string() },
         })
     }
 
@@ -98,7 +74,7 @@ impl Admin {
     ///
     /// # Errors
     /// The API server's.
-    pub async fn create(&self, resource: &str, body: &Value) -> Result<Value, Refused> {
+    pub async fn create(&self, resource: &str, body: &Value) -> Result<Value, Refusal> {
         self.send(Method::POST, self.path(resource, ""), "application/json", body).await
     }
 
@@ -106,7 +82,7 @@ impl Admin {
     ///
     /// # Errors
     /// The API server's.
-    pub async fn merge(&self, resource: &str, name: &str, patch: &Value) -> Result<Value, Refused> {
+    pub async fn merge(&self, resource: &str, name: &str, patch: &Value) -> Result<Value, Refusal> {
         let path = self.path(resource, &format!("/{name}?fieldManager=a-person"));
         self.send(Method::PATCH, path, "application/merge-patch+json", patch).await
     }
@@ -115,7 +91,7 @@ impl Admin {
     ///
     /// # Errors
     /// The API server's.
-    pub async fn patch(&self, resource: &str, name: &str, patch: &Value) -> Result<Value, Refused> {
+    pub async fn patch(&self, resource: &str, name: &str, patch: &Value) -> Result<Value, Refusal> {
         let path = self.path(resource, &format!("/{name}?fieldManager=a-person"));
         self.send(Method::PATCH, path, "application/json-patch+json", patch).await
     }
@@ -124,7 +100,7 @@ impl Admin {
     ///
     /// # Errors
     /// The API server's.
-    pub async fn get(&self, resource: &str, name: &str) -> Result<Value, Refused> {
+    pub async fn get(&self, resource: &str, name: &str) -> Result<Value, Refusal> {
         self.send(Method::GET, self.path(resource, &format!("/{name}")), "application/json", &Value::Null)
             .await
     }
@@ -133,11 +109,11 @@ impl Admin {
     ///
     /// # Errors
     /// The API server's.
-    pub async fn delete(&self, resource: &str, name: &str) -> Result<(), Refused> {
+    pub async fn delete(&self, resource: &str, name: &str) -> Result<(), Refusal> {
         let path = self.path(resource, &format!("/{name}?propagationPolicy=Background"));
         match self.send(Method::DELETE, path, "application/json", &Value::Null).await {
-            Ok(_) | Err(Refused { code: 404, .. }) => Ok(()),
-            Err(refused) => Err(refused),
+            Ok(_) | Err(Refusal { code: 404, .. }) => Ok(()),
+            Err(refusal) => Err(refusal),
         }
     }
 }

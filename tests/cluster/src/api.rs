@@ -25,7 +25,7 @@ pub(crate) struct Api {
 /// The API server's answer where it isn't what was asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// The HTTP status.
+    /// The HTTP status; 0 where the API server wasn't reached.
     pub code: u16,
     /// What it said.
     pub message: String,
@@ -67,20 +67,27 @@ const SHORT: &[(&str, &str)] = &[
 ];
 const CLUSTERED: [&str; 4] = ["namespaces", "nodes", "persistentvolumes", "storageclasses"];
 
-/// The path of all objects of a kind in a namespace.
+/// Prefix and plural of a kind.
 ///
 /// # Panics
 /// When the kind isn't one of those that tests know.
-pub(crate) fn path(namespace: &str, kind: &str) -> String {
+pub(crate) fn place(kind: &str) -> (&'static str, &'static str) {
     let plural = SHORT.iter().find(|(short, _)| *short == kind).map(|(_, plural)| *plural);
     let wanted = plural.unwrap_or(kind);
     let is_meant = |plural: &str| plural == wanted || plural.strip_suffix('s') == Some(wanted);
-    let known =
-        KINDS.iter().flat_map(|(prefix, plurals)| plurals.iter().map(move |plural| (prefix, *plural)));
-    let (prefix, plural) = known
-        .into_iter()
+    let mut known =
+        KINDS.iter().flat_map(|(prefix, plurals)| plurals.iter().map(move |plural| (*prefix, *plural)));
+    known
         .find(|(_, plural)| is_meant(plural))
-        .unwrap_or_else(|| panic!("{kind}: add it to the kinds that tests know"));
+        .unwrap_or_else(|| panic!("{kind}: add it to the kinds that tests know"))
+}
+
+/// The path of all objects of a kind in a namespace.
+///
+/// # Panics
+/// As [`place`].
+pub(crate) fn path(namespace: &str, kind: &str) -> String {
+    let (prefix, plural) = place(kind);
     if CLUSTERED.contains(&plural) {
         format!("{prefix}/{plural}")
     } else {
@@ -103,7 +110,8 @@ impl Api {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
-        let proxy = spawn::spawn(command).expect("`make test` builds kubectl; setpriv is of util-linux");
+        let proxy =
+            spawn::spawn(command).expect("`make test-operator` builds kubectl; setpriv is of util-linux");
         until("kubectl proxy listens", || UnixStream::connect(&socket).is_ok());
         Self { socket, proxy }
     }

@@ -21,8 +21,10 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use kube::Client;
+
 use crate::api_proxy::held;
-use crate::operator::faulty_binary;
+use crate::operator::{Setup, faulty_binary};
 use crate::{Cluster, Installation, admin};
 
 pub use mirror::{Mirror, World};
@@ -157,16 +159,27 @@ pub fn run(cluster: &Cluster, run: &Run, progress: &mut dyn FnMut(&str)) -> Resu
         let client = admin::client(cluster.kubeconfig()).await?;
         let names: Vec<String> = namespaces.iter().map(|namespace| namespace.name().to_owned()).collect();
         let mirror = Mirror::of(&client, &names).await;
-        let mut slots = Vec::new();
-        for (name, installation) in names.iter().zip(&installations) {
-            let setup = match &run.bug {
-                Some(bug) => installation.operator().binary(&faulty_binary()).env(BUG, bug),
-                None => installation.operator(),
-            };
-            slots.push(Slot::new(client.clone(), &mirror, name, installation, setup).await?);
-        }
-        tell(slots, &stories, run, progress).await
+        let setup = |installation: &Installation<'_>| match &run.bug {
+            Some(bug) => installation.operator().binary(&faulty_binary()).env(BUG, bug),
+            None => installation.operator(),
+        };
+        tell(slots(&client, &mirror, &names, &installations, setup).await?, &stories, run, progress).await
     })
+}
+
+/// A slot for each namespace, served by its installation.
+pub(crate) async fn slots<'a>(
+    client: &Client,
+    mirror: &'a Mirror,
+    namespaces: &[String],
+    installations: &[Installation<'_>],
+    setup: impl Fn(&Installation<'_>) -> Setup,
+) -> Result<Vec<Slot<'a>>, String> {
+    let mut slots = Vec::new();
+    for (namespace, installation) in namespaces.iter().zip(installations) {
+        slots.push(Slot::new(client.clone(), mirror, namespace, installation, setup(installation)).await?);
+    }
+    Ok(slots)
 }
 
 /// Names the fault of an operator that was built with faults.

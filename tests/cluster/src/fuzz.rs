@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::api_proxy::held;
-use crate::faults::{Mirror, Slot, State, Step, answering_server, difference, runtime, side_by_side};
+use crate::faults::{Mirror, Slot, State, Step, answering_server, difference, runtime, side_by_side, slots};
 use crate::{Cluster, Installation, admin};
 use leaves::{Leaf, REFERRED};
 
@@ -114,11 +114,8 @@ pub fn run(cluster: &Cluster, run: &Run, progress: &mut dyn FnMut(&str)) -> Resu
         let client = admin::client(cluster.kubeconfig()).await?;
         let names: Vec<String> = namespaces.iter().map(|namespace| namespace.name().to_owned()).collect();
         let mirror = Mirror::of(&client, &names).await;
-        let mut slots = Vec::new();
-        for (name, installation) in names.iter().zip(&installations) {
-            slots
-                .push(Slot::new(client.clone(), &mirror, name, installation, installation.operator()).await?);
-        }
+        let slots =
+            slots(&client, &mirror, &names, &installations, |installation| installation.operator()).await?;
         fuzz(&slots, &clickhouse, run, progress).await
     })
 }

@@ -307,7 +307,7 @@ fn kubectl(
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .map_err(|error| format!("{}: {error}; `make test` builds it", program.display()))?;
+        .map_err(|error| format!("{}: {error}; `make test-operator` builds it", program.display()))?;
     // It may end without reading; then what it says tells why.
     let _written = child.stdin.take().expect("a pipe").write_all(input.as_bytes());
     let output = child.wait_with_output().expect("our child");

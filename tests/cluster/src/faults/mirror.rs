@@ -14,8 +14,25 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::admin::RESOURCES;
+use crate::api;
 use crate::api_proxy::held;
+
+/// What is watched.
+const WATCHED: [&str; 13] = [
+    "serviceaccounts",
+    "configmaps",
+    "secrets",
+    "services",
+    "persistentvolumeclaims",
+    "deployments",
+    "statefulsets",
+    "horizontalpodautoscalers",
+    "poddisruptionbudgets",
+    "networkpolicies",
+    "ingresses",
+    "luminates",
+    "pods",
+];
 
 /// An object by resource and name.
 pub type Place = (String, String);
@@ -66,10 +83,10 @@ impl Mirror {
         let shared = Arc::new(Shared { worlds: Mutex::new(worlds), changed: watch::Sender::new(0) });
         let mut watches = JoinSet::new();
         let mut listed = Vec::new();
-        for (place, plural) in RESOURCES.into_iter().chain([("api/v1", "pods")]) {
+        for plural in WATCHED {
             let (done, seen) = watch::channel(false);
             listed.push(seen);
-            watches.spawn(follow(client.clone(), Arc::clone(&shared), resource(place, plural), done));
+            watches.spawn(follow(client.clone(), Arc::clone(&shared), resource(plural), done));
         }
         for mut seen in listed {
             // A watch ends with the mirror only.
@@ -93,8 +110,9 @@ impl Mirror {
     }
 }
 
-fn resource(place: &str, plural: &str) -> ApiResource {
-    let api_version = place.trim_start_matches("apis/").trim_start_matches("api/").to_owned();
+fn resource(plural: &str) -> ApiResource {
+    let (prefix, _) = api::place(plural);
+    let api_version = prefix.trim_start_matches("/apis/").trim_start_matches("/api/").to_owned();
     let (group, version) = api_version.split_once('/').unwrap_or(("", &api_version));
     ApiResource {
         group: group.to_owned(),

@@ -36,7 +36,7 @@ use serde::Deserialize;
 use super::client::{Database, Statement};
 use super::schema::Dialect;
 use super::series::days;
-use crate::model::{DimensionKey, MetricName, Selector, Tenant, TimeRange};
+use crate::model::{MetricName, Selector, Tenant, TimeRange};
 use crate::store::{Deleted, QueryContext, Result, Retention};
 
 pub use cells::{aggregate, rate};
@@ -162,11 +162,6 @@ impl Reader<'_> {
             Chosen::Few => statement.param("fps", selected.fps.clone()),
         }
     }
-}
-
-/// The keys that a statement groups by, as a parameter.
-fn names_of(keys: &[DimensionKey]) -> Vec<String> {
-    keys.iter().map(|key| key.as_str().to_owned()).collect()
 }
 
 /// One row more than an answer may have: it tells whether the answer was cut.

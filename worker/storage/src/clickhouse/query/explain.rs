@@ -92,7 +92,10 @@ fn aggregated(query: &AggregateQuery) -> String {
 fn groups(keys: &[DimensionKey]) -> String {
     match keys {
         [] => "one group".to_owned(),
-        keys => format!("group by {}", super::names_of(keys).join(", ")),
+        keys => {
+            let names: Vec<&str> = keys.iter().map(DimensionKey::as_str).collect();
+            format!("group by {}", names.join(", "))
+        }
     }
 }
 
