@@ -253,6 +253,7 @@ macro_rules! each_contract_case {
                 a_sample_that_has_expired_leaves_nothing,
                 an_expired_carry_in_begins_no_step,
                 a_delete_counts_only_what_has_not_expired,
+                a_delete_takes_what_has_expired,
             }
             limits {
                 series_over_the_limit_are_refused_row_by_row,

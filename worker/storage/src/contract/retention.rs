@@ -100,3 +100,17 @@ pub async fn a_delete_counts_only_what_has_not_expired(t: &mut Trial) {
     assert_eq!(t.count_before("m", None).await, Deleted { series: 1, samples: 2 });
     assert_eq!(t.delete("m", Some(12 * HOUR)).await, Deleted { series: 1, samples: 1 });
 }
+
+/// A longer retention may show again what has expired, but not what was deleted since.
+pub async fn a_delete_takes_what_has_expired(t: &mut Trial) {
+    t.write(&[("m{h=a}", 0, 1.0)]).await;
+    t.set_retention(HOUR, &[]).await;
+    t.wait(2 * DAY);
+    assert_eq!(t.metrics().await, "of 0");
+    assert_eq!(t.delete("m", None).await, Deleted { series: 0, samples: 0 });
+    t.set_retention(20 * DAY, &[]).await;
+    t.restart().await;
+    assert_eq!(t.metrics().await, "of 0");
+    t.write(&[("m{h=a}", DAY, 2.0)]).await;
+    assert_eq!(t.all("m").await, ["86400000 2 h=a"]);
+}

@@ -163,7 +163,7 @@ impl Index {
         tenants
     }
 
-    /// The number of a metric that has a series.
+    /// The number of a metric, also when its last series is gone.
     #[must_use]
     pub fn metric(&self, tenant: &Tenant, metric: &MetricName) -> Option<u32> {
         self.find_tenant(tenant)?.metric_number(metric)

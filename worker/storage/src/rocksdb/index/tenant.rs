@@ -217,10 +217,11 @@ impl TenantIndex {
         (metrics.count() as u64, present.len())
     }
 
-    /// The number of a metric that has a series.
+    /// The number of a metric that has or had a series.
     #[must_use]
     pub fn metric_number(&self, metric: &MetricName) -> Option<u32> {
-        self.core.read().metric(metric).map(|metric| metric.number)
+        let core = self.core.read();
+        core.metric_place(metric).map(|place| core.metrics[place].number)
     }
 
     /// Numbers of all metrics that have or had a series.
