@@ -2,7 +2,7 @@
 //!
 //! Server-side apply, and only where something differs: an apply that changes nothing is still a write, and
 //! with a watch on its own objects a loop of them. What is no longer wanted is deleted: by owner, with the
-//! identity of what was looked at, and after the resource itself was read past every cache.
+//! identity of what was looked at. Before the first write the resource itself is read past every cache.
 
 pub mod compare;
 mod replicas;
@@ -225,7 +225,8 @@ impl Run<'_> {
         Place::new(object.kind, &self.validated.namespace, &object.name)
     }
 
-    /// Before something is made or deleted: is the resource still what it was?
+    /// Before the first write: is the resource still what it was? A cache may be older than what was applied
+    /// since, by whom ever, and would have it rolled back.
     async fn confirm(&mut self) -> Result<(), ApplyError> {
         if self.confirmed {
             return Ok(());
@@ -350,10 +351,11 @@ impl Run<'_> {
     }
 
     /// The number of workers is the autoscaler's, once there are as many as it would have at least.
-    async fn hand_over(&self, object: &Object, live: Value) -> Result<Value, ApplyError> {
-        if object.kind != Kind::Deployment || !self.validated.autoscaled() {
+    async fn hand_over(&mut self, object: &Object, live: Value) -> Result<Value, ApplyError> {
+        if object.kind != Kind::Deployment || !replicas::change_hands(self.validated, &live) {
             return Ok(live);
         }
+        self.confirm().await?;
         Ok(replicas::hand_over(&self.context.cluster, self.validated, &object.body, live).await?)
     }
 
@@ -381,6 +383,7 @@ impl Run<'_> {
             self.note(object, place, &live, Some(kept));
             return Ok(());
         }
+        self.confirm().await?;
         let mut body = object.body.clone();
         // Should it have been replaced meanwhile, this is a conflict.
         body["metadata"]["uid"] = live["metadata"]["uid"].clone();

@@ -24,6 +24,11 @@ pub(super) fn at_first(validated: &Validated, body: &Value) -> Value {
     body
 }
 
+/// Whether the number has to change hands.
+pub(super) fn change_hands(validated: &Validated, live: &Value) -> bool {
+    next(validated, live) != Step::None
+}
+
 /// Takes the number from the operator's own hand, if it is there, and from the keeper's, if the autoscaler
 /// has it too.
 pub(super) async fn hand_over(
@@ -54,6 +59,9 @@ enum Step {
 
 fn next(validated: &Validated, live: &Value) -> Step {
     let BackendSettings::ClickHouse(section) = &validated.settings else { return Step::None };
+    if !validated.autoscaled() {
+        return Step::None;
+    }
     let (least, most) = (section.autoscaling.min_replicas.into(), section.autoscaling.max_replicas.into());
     if has(live, |entry| entry["manager"] == MANAGER && entry["operation"] == "Apply") {
         let replicas = live["spec"]["replicas"].as_i64().unwrap_or(1);
@@ -131,5 +139,14 @@ mod tests {
         assert_eq!(next(&validated, &live(3, &[keeper()])), Step::None);
         assert_eq!(next(&validated, &live(3, &[keeper(), autoscaler()])), Step::GiveUp);
         assert_eq!(next(&validated, &live(3, &[autoscaler()])), Step::None);
+    }
+
+    #[test]
+    fn without_an_autoscaler_the_number_stays_the_operators() {
+        let mut spec = clickhouse();
+        spec.clickhouse.as_mut().unwrap().autoscaling.enabled = false;
+        let validated = validated(spec);
+        assert!(!change_hands(&validated, &live(1, &[operator()])));
+        assert!(!change_hands(&validated, &live(1, &[keeper(), autoscaler()])));
     }
 }

@@ -46,6 +46,7 @@ impl Run<'_> {
     async fn grow(&mut self, claim: &Claim) -> Result<bool, ApplyError> {
         let Some(live) = self.claim() else { return Ok(true) };
         let body = claim_body(self.validated, claim, live);
+        self.confirm().await?;
         match self.context.cluster.apply(Kind::PersistentVolumeClaim, MANAGER, &body, true).await {
             Ok(_) => {
                 tracing::info!(resource = %self.user, storage = claim.storage, "the claim was applied");

@@ -1,11 +1,12 @@
 //! The operator on bad days: a slice of what `make operator-faults` and `make operator-fuzz` run for long.
 
-use luminate_cluster::Cluster;
 use luminate_cluster::faults::{self, Run, Summary, Weather};
 use luminate_cluster::fuzz;
 
+use crate::scene::apart;
+
 fn tell(run: &Run) -> Result<Summary, String> {
-    faults::run(Cluster::shared(), run, &mut |line| println!("{line}"))
+    faults::run(apart(), run, &mut |line| println!("{line}"))
 }
 
 /// Why a run of an operator with a fault put in on purpose has failed.
@@ -34,7 +35,6 @@ fn an_operator_that_takes_what_is_not_its_own_is_caught() {
 #[test]
 fn what_is_changed_and_changed_back_is_as_before() {
     let run = fuzz::Run { seed: 20_261_126, changes: 24, at_once: 4, most_failures: 1 };
-    let summary =
-        fuzz::run(Cluster::shared(), &run, &mut |line| println!("{line}")).expect("two installations");
+    let summary = fuzz::run(apart(), &run, &mut |line| println!("{line}")).expect("two installations");
     assert!(summary.failures.is_empty(), "{:?}", summary.failures);
 }

@@ -75,7 +75,8 @@ pub(crate) fn shared() -> &'static (Installation<'static>, Operator) {
     })
 }
 
-/// A cluster whose operators each serve named namespaces only, so that tests may stop and kill theirs.
+/// A cluster whose operators each serve named namespaces only, so that tests may stop and harm theirs. On the
+/// other, the operator that serves every namespace would mend what a harmed one leaves, or fight it.
 pub(crate) fn apart() -> &'static Cluster {
     static APART: OnceLock<Cluster> = OnceLock::new();
     APART.get_or_init(|| {
