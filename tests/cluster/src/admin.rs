@@ -1,31 +1,10 @@
-//! Requests of the cluster's administrator, without a process for each as `kubectl` would need.
+//! Requests of the cluster's administrator that many tasks make at once.
 
-use std::path::Path;
-use std::time::Duration;
-
-use hyper::{Method, Request};
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config};
+use hyper::Method;
+use kube::Client;
 use serde_json::Value;
 
 use crate::{Refusal, api};
-
-/// A client that is who a kubeconfig says, and repeats nothing on its own.
-///
-/// # Errors
-/// The file can't be used.
-pub async fn client(kubeconfig: &Path) -> Result<Client, String> {
-    // Another part of the process may have chosen the same before.
-    let _chosen = rustls::crypto::ring::default_provider().install_default();
-    let said = |error: &dyn std::fmt::Display| format!("{}: {error}", kubeconfig.display());
-    let read = Kubeconfig::read_from(kubeconfig).map_err(|error| said(&error))?;
-    let options = KubeConfigOptions::default();
-    let mut config = Config::from_custom_kubeconfig(read, &options).await.map_err(|error| said(&error))?;
-    config.default_retry = false;
-    config.read_timeout = None;
-    config.connect_timeout = Some(Duration::from_secs(30));
-    Client::try_from(config).map_err(|error| said(&error))
-}
 
 /// One namespace, as the administrator sees it.
 #[derive(Clone)]
@@ -62,12 +41,8 @@ impl Admin {
     }
 
     async fn send(&self, method: Method, path: String, kind: &str, body: &Value) -> Result<Value, Refusal> {
-        let bytes = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
-        let request = Request::builder().method(method).uri(path).header("content-type", kind).body(bytes);
-        self.client.request(request.expect("a plain path")).await.map_err(|error| match error {
-            kube::Error::Api(status) => Refusal { code: status.code, message: status.message },
-            other => Refusal { code: 0, message: other.to_string() },
-        })
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        api::send(&self.client, method, &path, kind, body).await
     }
 
     /// Makes an object.

@@ -1,25 +1,35 @@
 //! The API server's own interface, as the administrator sees it: for tests that ask often.
-//!
-//! `kubectl proxy` brings identity and TLS, so that a request is a few lines of HTTP.
 
 use std::fmt;
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
-use std::sync::{Arc, Mutex};
-use std::thread;
+use std::path::Path;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use serde_json::Value;
+use futures_util::StreamExt;
+use hyper::{Method, Request};
+use kube::Client;
+use kube::api::WatchEvent;
+use kube::config::{Config, KubeConfigOptions, Kubeconfig};
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
 
-use super::{programs, spawn, until};
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A way to the API server that is open until it is dropped.
+/// A way to the API server for threads that wait for their answers.
 #[derive(Debug)]
 pub(crate) struct Api {
-    socket: PathBuf,
-    proxy: Child,
+    client: Opaque,
+    runtime: Runtime,
+}
+
+struct Opaque(Client);
+
+impl fmt::Debug for Opaque {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Client")
+    }
 }
 
 /// The API server's answer where it isn't what was asked for.
@@ -34,6 +44,42 @@ pub struct Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{}: {}", self.code, self.message)
+    }
+}
+
+/// A client that is who a kubeconfig says, and repeats nothing on its own.
+///
+/// # Errors
+/// The file can't be used.
+pub async fn client(kubeconfig: &Path) -> Result<Client, String> {
+    // Another part of the process may have chosen the same before.
+    let _chosen = rustls::crypto::ring::default_provider().install_default();
+    let said = |error: &dyn fmt::Display| format!("{}: {error}", kubeconfig.display());
+    let read = Kubeconfig::read_from(kubeconfig).map_err(|error| said(&error))?;
+    let options = KubeConfigOptions::default();
+    let mut config = Config::from_custom_kubeconfig(read, &options).await.map_err(|error| said(&error))?;
+    config.default_retry = false;
+    config.read_timeout = None;
+    config.connect_timeout = Some(Duration::from_secs(30));
+    Client::try_from(config).map_err(|error| said(&error))
+}
+
+/// Asks, and returns the object in the answer; a text that is no object as it is.
+pub(crate) async fn send(
+    client: &Client,
+    method: Method,
+    path: &str,
+    kind: &str,
+    body: String,
+) -> Result<Value, Refusal> {
+    let request = Request::builder().method(method).uri(path).header("content-type", kind);
+    let request = request.body(body.into_bytes()).expect("a plain path");
+    let answer = tokio::time::timeout(PATIENCE, client.request_text(request)).await;
+    match answer {
+        Ok(Ok(text)) => Ok(serde_json::from_str(&text).unwrap_or(Value::String(text))),
+        Ok(Err(kube::Error::Api(status))) => Err(Refusal { code: status.code, message: status.message }),
+        Ok(Err(other)) => Err(Refusal { code: 0, message: other.to_string() }),
+        Err(late) => Err(Refusal { code: 0, message: late.to_string() }),
     }
 }
 
@@ -97,92 +143,71 @@ pub(crate) fn path(namespace: &str, kind: &str) -> String {
 
 impl Api {
     /// # Panics
-    /// When `kubectl` can't be run.
-    pub(crate) fn open(kubeconfig: &Path, folder: &Path) -> Self {
-        let socket = folder.join("api.sock");
-        let mut command = spawn::dying(programs().join("kubectl"));
-        command
-            .arg("--kubeconfig")
-            .arg(kubeconfig)
-            .args(["proxy", "--unix-socket"])
-            .arg(&socket)
-            .env_remove("KUBECONFIG")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        let proxy =
-            spawn::spawn(command).expect("`make test-operator` builds kubectl; setpriv is of util-linux");
-        until("kubectl proxy listens", || UnixStream::connect(&socket).is_ok());
-        Self { socket, proxy }
+    /// When the kubeconfig can't be used.
+    pub(crate) fn open(kubeconfig: &Path) -> Self {
+        let mut threads = tokio::runtime::Builder::new_multi_thread();
+        let runtime = threads.worker_threads(1).enable_all().build().expect("a thread");
+        let opened = kubeconfig.to_owned();
+        let client = wait(&runtime, async move { client(&opened).await });
+        let client = Opaque(client.unwrap_or_else(|what| panic!("{what}")));
+        Self { client, runtime }
     }
 
     /// Asks, and returns the object in the answer.
-    pub(crate) fn ask(&self, method: &str, path: &str, kind: &str, body: &str) -> Result<Value, Refusal> {
-        let answer = self.exchange(method, path, kind, body);
-        let (head, body) = answer.split_once("\r\n\r\n").expect("an answer");
-        let code = head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status");
-        let value: Value = serde_json::from_str(body).unwrap_or_else(|_| Value::from(body));
-        if (200..300).contains(&code) {
-            return Ok(value);
-        }
-        let message = value["message"].as_str().unwrap_or(body).to_owned();
-        Err(Refusal { code, message })
-    }
-
-    /// HTTP 1.0: the answer comes in one piece and ends with the connection.
-    fn exchange(&self, method: &str, path: &str, kind: &str, body: &str) -> String {
-        let mut connection = self.connection();
-        let length = body.len();
-        let request = format!(
-            "{method} {path} HTTP/1.0\r\nhost: localhost\r\naccept: application/json\r\ncontent-type: {kind}\r\n\
-             content-length: {length}\r\n\r\n{body}"
-        );
-        connection.write_all(request.as_bytes()).expect("the proxy reads");
-        let mut answer = String::new();
-        connection.read_to_string(&mut answer).expect("the proxy answers");
-        answer
-    }
-
-    fn connection(&self) -> UnixStream {
-        let connection = UnixStream::connect(&self.socket).expect("the proxy listens");
-        connection.set_read_timeout(Some(Duration::from_secs(60))).expect("a socket");
-        connection
+    pub(crate) fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        kind: &'static str,
+        body: &str,
+    ) -> Result<Value, Refusal> {
+        let (client, path, body) = (self.client.0.clone(), path.to_owned(), body.to_owned());
+        wait(&self.runtime, async move { send(&client, method, &path, kind, body).await })
     }
 
     /// Follows every change of the objects under a path from now on.
     pub(crate) fn watch(&self, path: &str) -> Watch {
-        let list = self.ask("GET", path, "", "").unwrap_or_else(|refusal| panic!("{path}: {refusal}"));
+        let list = self.ask(Method::GET, path, "application/json", "");
+        let list = list.unwrap_or_else(|refusal| panic!("{path}: {refusal}"));
         let version = list["metadata"]["resourceVersion"].as_str().expect("a list").to_owned();
-        let mut connection = UnixStream::connect(&self.socket).expect("the proxy listens");
-        let request = format!(
-            "GET {path}?watch=1&resourceVersion={version} HTTP/1.0\r\nhost: localhost\r\naccept: application/json\r\n\r\n"
-        );
-        connection.write_all(request.as_bytes()).expect("the proxy reads");
+        let request = Request::get(format!("{path}?watch=1&resourceVersion={version}")).body(Vec::new());
+        let (client, request) = (self.client.0.clone(), request.expect("a plain path"));
         let seen = Arc::new(Mutex::new(Vec::new()));
-        let (collected, reading) = (Arc::clone(&seen), connection.try_clone().expect("a socket"));
-        thread::spawn(move || {
-            let lines = BufReader::new(reading).lines().map_while(io::Result::ok);
-            let changes = lines.skip_while(|line| !line.is_empty()).skip(1);
-            for change in changes.filter_map(|line| serde_json::from_str(&line).ok()) {
-                collected.lock().expect("nobody panics with it").push(change);
+        let collected = Arc::clone(&seen);
+        let following = self.runtime.spawn(async move {
+            let Ok(changes) = client.request_events::<Value>(request).await else { return };
+            let mut changes = std::pin::pin!(changes);
+            while let Some(change) = changes.next().await {
+                let change = change.ok().and_then(told);
+                collected.lock().expect("nobody panics with it").extend(change);
             }
         });
-        Watch { seen, connection }
+        Watch { seen, following }
     }
 }
 
-impl Drop for Api {
-    fn drop(&mut self) {
-        let _killed = self.proxy.kill();
-        let _waited = self.proxy.wait();
-    }
+/// Waits for what is done on the runtime's own thread, so that it may be waited for anywhere.
+fn wait<T: Send + 'static>(runtime: &Runtime, work: impl Future<Output = T> + Send + 'static) -> T {
+    let (done, answer) = mpsc::sync_channel(1);
+    runtime.spawn(async move { done.send(work.await) });
+    answer.recv().expect("nothing panics there")
+}
+
+fn told(event: WatchEvent<Value>) -> Option<Value> {
+    let (kind, object) = match event {
+        WatchEvent::Added(object) => ("ADDED", object),
+        WatchEvent::Modified(object) => ("MODIFIED", object),
+        WatchEvent::Deleted(object) => ("DELETED", object),
+        WatchEvent::Bookmark(_) | WatchEvent::Error(_) => return None,
+    };
+    Some(json!({ "type": kind, "object": object }))
 }
 
 /// Every change of some objects since it began, so that nothing between two looks is missed.
 #[derive(Debug)]
 pub struct Watch {
     seen: Arc<Mutex<Vec<Value>>>,
-    connection: UnixStream,
+    following: JoinHandle<()>,
 }
 
 impl Watch {
@@ -206,8 +231,7 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        // The thread that reads ends by it.
-        let _closed = self.connection.shutdown(std::net::Shutdown::Both);
+        self.following.abort();
     }
 }
 

@@ -34,7 +34,7 @@ use tokio::task::AbortHandle;
 
 pub use self::request::{Asked, Verb};
 pub use self::watches::WatchFault;
-use crate::admin;
+use crate::api;
 
 /// What happens to a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -130,7 +130,7 @@ impl ApiProxy {
     /// # Panics
     /// When the machine has no free port.
     pub async fn before(kubeconfig: &Path, victim: Victim) -> Result<Self, String> {
-        let server = admin::client(kubeconfig).await?;
+        let server = api::client(kubeconfig).await?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
         let address = listener.local_addr().expect("a bound socket has an address");
         let shared = Arc::new(Shared {

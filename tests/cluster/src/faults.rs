@@ -25,7 +25,7 @@ use kube::Client;
 
 use crate::api_proxy::held;
 use crate::operator::{Setup, faulty_binary};
-use crate::{Cluster, Installation, admin};
+use crate::{Cluster, Installation, api};
 
 pub use mirror::{Mirror, World};
 pub use slot::{Expected, Slot};
@@ -156,7 +156,7 @@ pub fn run(cluster: &Cluster, run: &Run, progress: &mut dyn FnMut(&str)) -> Resu
     let stories: Vec<Story> =
         story::all(&clickhouse).into_iter().filter(|story| story.name.contains(&run.only)).collect();
     runtime().block_on(async {
-        let client = admin::client(cluster.kubeconfig()).await?;
+        let client = api::client(cluster.kubeconfig()).await?;
         let names: Vec<String> = namespaces.iter().map(|namespace| namespace.name().to_owned()).collect();
         let mirror = Mirror::of(&client, &names).await;
         let setup = |installation: &Installation<'_>| match &run.bug {

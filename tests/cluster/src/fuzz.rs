@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::api_proxy::held;
 use crate::faults::{Mirror, Slot, State, Step, answering_server, difference, runtime, side_by_side, slots};
-use crate::{Cluster, Installation, admin};
+use crate::{Cluster, Installation, api};
 use leaves::{Leaf, REFERRED};
 
 const PROGRESS: Duration = Duration::from_secs(10);
@@ -111,7 +111,7 @@ pub fn run(cluster: &Cluster, run: &Run, progress: &mut dyn FnMut(&str)) -> Resu
     ));
     let clickhouse = answering_server();
     runtime().block_on(async {
-        let client = admin::client(cluster.kubeconfig()).await?;
+        let client = api::client(cluster.kubeconfig()).await?;
         let names: Vec<String> = namespaces.iter().map(|namespace| namespace.name().to_owned()).collect();
         let mirror = Mirror::of(&client, &names).await;
         let slots =

@@ -233,7 +233,7 @@ impl Cluster {
     }
 
     fn api(&self) -> &Api {
-        self.api.get_or_init(|| Api::open(&self.kubeconfig, &self.folder))
+        self.api.get_or_init(|| Api::open(&self.kubeconfig))
     }
 
     /// Asks the API server itself, as the administrator, with a body that may be YAML; quicker than `kubectl`.
@@ -242,7 +242,7 @@ impl Cluster {
     /// Whatever isn't a success.
     pub fn ask(&self, method: &str, path: &str, body: &str) -> Result<Value, Refusal> {
         let kind = if method == "PATCH" { "application/merge-patch+json" } else { "application/yaml" };
-        self.api().ask(method, path, kind, body)
+        self.api().ask(method.parse().expect("a method"), path, kind, body)
     }
 
     /// Applies a manifest of one or more documents.
