@@ -34,13 +34,13 @@ build: tools ## Build the worker and the tools
 
 # The binaries first, with the tests' own features: so the worker that they start is this one, and
 # nothing is compiled twice.
-test: tools ## Run every test but those on a control plane (test-operator)
+test: tools ## Run every test
 	.ci/tools clickhouse
 	cargo build $(CARGO_FLAGS) --bins --tests
 	cargo test $(CARGO_FLAGS)
+	$(MAKE) --no-print-directory test-operator
 
-# Scenarios wait more than they work.
-
+# Scenarios wait more than they work, so there are more of them at once than cores.
 test-operator: ## Run the operator on a real control plane (ONLY=healing; SETTLED=600 watches longer that nothing is written)
 	.ci/tools cluster
 	tests/cluster/build control-plane
@@ -81,7 +81,7 @@ operator-fuzz: build ## Change every field of a resource and change it back (CHA
 
 lint: tools ## Check formatting, clippy's lints and the documentation, warnings denied
 	cargo fmt --all --check
-	cargo clippy $(CARGO_FLAGS) --all-targets -- -D warnings
+	cargo clippy $(CARGO_FLAGS) --all-targets --test it_operator -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc $(CARGO_FLAGS) --no-deps
 
 fmt: ## Format the code

@@ -101,6 +101,19 @@ impl Cluster {
         Ok(values(&applied))
     }
 
+    /// Lays `body` over the object of its name: its lists take the place of what is there.
+    ///
+    /// # Errors
+    /// The API server's.
+    pub async fn merge(&self, kind: Kind, manager: &str, body: &Value) -> kube::Result<Value> {
+        let metadata = &body["metadata"];
+        let text = |name: &str| metadata[name].as_str().unwrap_or_default();
+        let params = PatchParams { field_manager: Some(manager.to_owned()), ..PatchParams::default() };
+        let merged =
+            self.api(kind, text("namespace")).patch(text("name"), &params, &Patch::Merge(body)).await?;
+        Ok(values(&merged))
+    }
+
     /// Creates an object.
     ///
     /// # Errors

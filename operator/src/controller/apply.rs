@@ -5,6 +5,7 @@
 //! identity of what was looked at. Before the first write the resource itself is read past every cache.
 
 pub mod compare;
+mod replace;
 mod replicas;
 mod volume;
 
@@ -366,6 +367,8 @@ impl Run<'_> {
         live: Value,
         note: Option<Note>,
     ) -> Result<(), ApplyError> {
+        let cluster = &self.context.cluster;
+        let live = replace::give_up(cluster, object.kind, live).await?;
         let live = match self.hand_over(object, live).await {
             Ok(live) => live,
             Err(ApplyError::Api(error)) => return self.problem(&place, error),
@@ -387,7 +390,13 @@ impl Run<'_> {
         let mut body = object.body.clone();
         // Should it have been replaced meanwhile, this is a conflict.
         body["metadata"]["uid"] = live["metadata"]["uid"].clone();
-        match self.context.cluster.apply(object.kind, MANAGER, &body, true).await {
+        let applied = match cluster.apply(object.kind, MANAGER, &body, true).await {
+            Err(kube::Error::Api(status)) if status.code == 422 => {
+                replace::replace(cluster, object.kind, &body, kube::Error::Api(status)).await
+            }
+            applied => applied,
+        };
+        match applied {
             Ok(live) => {
                 tracing::info!(
                     resource = %self.user, kind = object.kind.name(), name = object.name, difference, "applied"

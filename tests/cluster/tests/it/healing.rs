@@ -87,23 +87,33 @@ fn what_was_tampered_with_is_healed() {
     tampered("service prod", "the label's loss");
 }
 
-/// Lists of Kubernetes are merged by other fields than the one that must be unique: what is applied would stand
-/// beside what somebody made of it, and the API server refuses that.
+/// Lists are applied by other fields than the one that must be unique: what is applied would stand beside what
+/// somebody made of it, and the API server refuses that.
 #[test]
-fn a_port_of_the_same_name_is_told_and_healed_once_it_is_gone() {
+fn a_port_of_the_same_name_is_healed() {
     let scene = Scene::new();
     scene.make(CLICKHOUSE);
     scene.settled("prod");
     let before = lasting(&scene);
     scene.change("service", "prod", &json!({ "spec": { "ports": [{ "name": "http", "port": 1 }] } }));
-    scene.until("it is told", "luminate", "prod", |resource| {
-        let (status, reason, message) = condition(resource, "Degraded");
-        (status.as_str(), reason.as_str()) == ("True", "ApplyRefused") && message.contains("Duplicate value")
-    });
-    let ports = &before["service/prod"]["spec"]["ports"];
-    scene.change("service", "prod", &json!({ "spec": { "ports": ports } }));
+    let port = json!({ "name": "http", "containerPort": 1 });
+    let container = json!({ "name": "worker", "image": "theirs", "ports": [port] });
+    scene.change(
+        "deployment",
+        "prod",
+        &json!({ "spec": { "template": { "spec": { "containers": [container] } } } }),
+    );
     wait("all is as it was", || (lasting(&scene) == before).then_some(()));
     scene.settled("prod");
+    for kind in ["service", "deployment"] {
+        let live = scene.the(kind, "prod");
+        let managers = live["metadata"]["managedFields"].as_array().expect("managers").iter();
+        let ours: Vec<String> = managers
+            .map(|entry| format!("{} {}", text(&entry["manager"]), text(&entry["operation"])))
+            .filter(|entry| entry.starts_with("luminate-operator") && !entry.contains("replicas"))
+            .collect();
+        assert_eq!(ours, ["luminate-operator Apply"], "{kind}");
+    }
 }
 
 #[test]
