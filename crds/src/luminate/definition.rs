@@ -16,7 +16,7 @@ const LONGEST_NAME: usize = 40;
 
 /// A rule of the API server's expression language: where, what must hold, and what is said if it doesn't.
 struct Rule {
-    /// Path of properties below the root.
+    /// Path of properties below the root; `[]` goes to a list's items.
     at: &'static str,
     rule: String,
     message: String,
@@ -127,6 +127,21 @@ fn rules() -> Vec<Rule> {
             "ingress.host is needed when the ingress is enabled".into(),
         ),
         rule(
+            "spec.scheduling.tolerations[]",
+            "self.operator == 'Exists' || (has(self.key) && self.key != '')".into(),
+            "operator must be Exists where key is left out: every taint is tolerated then".into(),
+        ),
+        rule(
+            "spec.scheduling.tolerations[]",
+            "self.operator != 'Exists' || !has(self.value) || self.value == ''".into(),
+            "value must be left out where operator is Exists".into(),
+        ),
+        rule(
+            "spec.scheduling.tolerations[]",
+            "!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')".into(),
+            "effect must be NoExecute where tolerationSeconds is set".into(),
+        ),
+        rule(
             "spec.rocksdb",
             "isQuantity(self.storage) && quantity(self.storage).isGreaterThan(quantity('0'))".into(),
             "storage must be a size above zero, such as 100Gi".into(),
@@ -183,7 +198,10 @@ pub fn definition_yaml() -> Result<String, serde_saphyr::SerializeError> {
 fn add_rules(root: &mut Value) {
     for rule in rules() {
         let names = rule.at.split('.').filter(|name| !name.is_empty());
-        let place = names.fold(String::new(), |place, name| format!("{place}/properties/{name}"));
+        let place = names.fold(String::new(), |place, name| match name.strip_suffix("[]") {
+            Some(list) => format!("{place}/properties/{list}/items"),
+            None => format!("{place}/properties/{name}"),
+        });
         if let Some(Value::Object(node)) = root.pointer_mut(&place) {
             let rules = node.entry("x-kubernetes-validations").or_insert_with(|| json!([]));
             if let Value::Array(rules) = rules {
@@ -446,6 +464,21 @@ mod tests {
         assert_eq!(of("enabled: true, host: metrics.example"), "");
         assert_eq!(of("enabled: false"), "");
         assert!(of("enabled: true").contains("ingress.host is needed"));
+    }
+
+    #[test]
+    fn a_toleration_is_one_that_a_pod_may_have() {
+        let of = |fields: &str| {
+            created(&format!("{{backend: RocksDB, scheduling: {{tolerations: [{{{fields}}}]}}}}"))
+        };
+        assert_eq!(of("key: a, operator: Equal, value: b"), "");
+        assert_eq!(of("operator: Exists"), "");
+        assert_eq!(of("key: a, operator: Exists, effect: NoExecute, tolerationSeconds: 5"), "");
+        assert!(of("operator: Equal, value: b").contains("operator must be Exists where key is left out"));
+        assert!(of("key: a, operator: Exists, value: b").contains("value must be left out"));
+        let seconds = "effect must be NoExecute";
+        assert!(of("key: a, operator: Exists, effect: NoSchedule, tolerationSeconds: 5").contains(seconds));
+        assert!(of("key: a, operator: Exists, tolerationSeconds: 5").contains(seconds));
     }
 
     #[test]

@@ -129,6 +129,13 @@ fn addresses_are_such() {
 #[test]
 fn what_excludes_or_needs_another_is_known() {
     let scene = Scene::new();
+    let tolerating = |fields: &str| rocksdb(&format!("scheduling: {{tolerations: [{{{fields}}}]}}"));
+    accepts(&scene, &tolerating("key: a, value: b"));
+    accepts(&scene, &tolerating("operator: Exists"));
+    accepts(&scene, &tolerating("key: a, effect: NoExecute, tolerationSeconds: 5"));
+    refuses(&scene, &tolerating("value: b"), "operator must be Exists where key is left out");
+    refuses(&scene, &tolerating("key: a, operator: Exists, value: b"), "value must be left out");
+    refuses(&scene, &tolerating("key: a, tolerationSeconds: 5"), "effect must be NoExecute");
     accepts(&scene, &at_clickhouse("tls: {caSecretRef: {name: a}}"));
     accepts(&scene, &at_clickhouse("tls: {caConfigMapRef: {name: a}}"));
     refuses(
