@@ -1,5 +1,6 @@
 //! The API server's own interface, as the administrator sees it: for tests that ask often.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, mpsc};
@@ -218,6 +219,17 @@ impl Watch {
     #[must_use]
     pub fn changes(&self) -> Vec<Value> {
         self.seen.lock().expect("nobody panics with it").clone()
+    }
+
+    /// How many objects were so in some state so far.
+    ///
+    /// # Panics
+    /// Never.
+    #[must_use]
+    pub fn count(&self, so: impl Fn(&Value) -> bool) -> usize {
+        let seen = self.seen.lock().expect("nobody panics with it");
+        let objects = seen.iter().map(|change| &change["object"]).filter(|object| so(object));
+        objects.map(|object| object["metadata"]["uid"].as_str()).collect::<HashSet<_>>().len()
     }
 
     /// The states of the object of this name so far.

@@ -49,7 +49,7 @@ pub const IN_A_CLUSTER: [(&str, &str); 5] = [
 #[derive(Clone)]
 pub struct Database {
     endpoints: Arc<[Client]>,
-    /// The endpoint that answered last.
+    /// The endpoint that is asked first: the one that answered last.
     current: Arc<AtomicUsize>,
     /// Room for queries.
     room: Arc<Semaphore>,
@@ -119,6 +119,9 @@ impl Database {
     }
 
     /// Calls `attempt` on the endpoint that answered last, then on the others, while one can't be had.
+    ///
+    /// One that gives no answer in time may be at work on it, so nobody else is asked the same; but whatever comes
+    /// next goes to another first. The backend's own small statements see to it that this takes seconds.
     async fn try_endpoints<T, F>(&self, within: Duration, attempt: impl Fn(Client) -> F) -> Answered<T>
     where
         F: Future<Output = clickhouse::error::Result<T>>,
@@ -130,7 +133,15 @@ impl Database {
             let Some(client) = self.endpoints.get(at) else { continue };
             let answer = match timeout(within, attempt(client.clone())).await {
                 Ok(answer) => answer.map_err(Failure::from),
-                Err(_) => Err(Failure::new(Cause::TimedOut, "no answer in time")),
+                Err(_) => {
+                    let _moved = self.current.compare_exchange(
+                        at,
+                        (at + 1) % count,
+                        Ordering::Relaxed,
+                        Ordering::Relaxed,
+                    );
+                    Err(Failure::new(Cause::TimedOut, "no answer in time"))
+                }
             };
             match answer {
                 Ok(answer) => {

@@ -102,6 +102,21 @@ fn another_endpoint_answers_where_one_is_away() {
 }
 
 #[test]
+fn after_an_endpoint_that_never_answers_another_is_asked() {
+    runtime().block_on(async {
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let silent = format!("http://{}", silent.local_addr().unwrap());
+        let both = Options { endpoints: vec![silent, testing::url().to_owned()], ..options() };
+        let database = Database::new(&both).unwrap();
+        let ask = || database.statement("SELECT 1").outside();
+        let late = ask().within(Duration::from_millis(200)).row::<u8>().await.unwrap_err();
+        assert_eq!(late.cause, Cause::TimedOut);
+        assert_eq!(ask().row::<u8>().await, Ok(1));
+        assert_eq!(ask().row::<u8>().await, Ok(1));
+    });
+}
+
+#[test]
 fn a_server_behind_tls_is_trusted_by_the_configured_certificates_only() {
     runtime().block_on(async {
         let folder = tempfile::tempdir().unwrap();
