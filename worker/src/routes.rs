@@ -30,6 +30,7 @@ pub fn all() -> OpenApiRouter<AppState> {
         .routes(routes!(prom_write::prom_write))
         .routes(routes!(line_write::line_write))
         .routes(routes!(line_write::line_write_v1))
+        .routes(routes!(line_write::ping))
         .routes(routes!(query::query))
         .routes(routes!(query::explain))
         .routes(routes!(queries::list))

@@ -111,6 +111,12 @@ pub async fn line_write_v1(
     line_write(state, caller, parameters, headers, body).await
 }
 
+/// By which InfluxDB's clients see whether a server is there.
+#[utoipa::path(get, path = "/ping", tag = "write", responses((status = 204, description = "It is")))]
+pub async fn ping() -> StatusCode {
+    StatusCode::NO_CONTENT
+}
+
 fn precision(name: &str) -> Result<Precision, Error> {
     let unknown = || Error::InvalidParameter(Fault::of("precision", "it is one of ns, us, ms, s, m and h"));
     Precision::of(name).ok_or_else(unknown)
