@@ -10,6 +10,7 @@ mod encodings;
 mod hostile;
 mod lifecycle;
 mod limits;
+mod line_protocol;
 mod operate;
 mod query;
 mod remote_write;

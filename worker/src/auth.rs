@@ -130,7 +130,8 @@ fn bearer(headers: &HeaderMap) -> Result<&str, Error> {
     }
     let text = value.to_str().map_err(|_| Error::InvalidToken("the Authorization header is not text"))?;
     let (scheme, token) = text.split_once(' ').ok_or(Error::NoToken)?;
-    if !scheme.eq_ignore_ascii_case("bearer") {
+    // The second is how clients of InfluxDB name the first.
+    if !["bearer", "token"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) {
         return Err(Error::NoToken);
     }
     if token.len() > MAX_TOKEN_BYTES {

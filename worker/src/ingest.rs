@@ -7,6 +7,8 @@
 
 pub mod body;
 pub mod json;
+pub mod line;
+mod number;
 pub mod remote_write;
 pub mod timestamp;
 

@@ -6,6 +6,7 @@ mod cursor;
 pub mod discover;
 pub mod health;
 pub mod input;
+pub mod line_write;
 pub mod metrics;
 pub mod openapi;
 pub mod prom_write;
@@ -27,6 +28,9 @@ pub fn all() -> OpenApiRouter<AppState> {
     OpenApiRouter::with_openapi(openapi::Frame::openapi())
         .routes(routes!(write::write))
         .routes(routes!(prom_write::prom_write))
+        .routes(routes!(line_write::line_write))
+        .routes(routes!(line_write::line_write_v1))
+        .routes(routes!(line_write::ping))
         .routes(routes!(query::query))
         .routes(routes!(query::explain))
         .routes(routes!(queries::list))

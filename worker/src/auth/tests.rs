@@ -361,6 +361,7 @@ fn only_one_bearer_header_is_taken() {
         auth.caller(&values.iter().map(header).collect())
     };
     assert!(asked(&[format!("bearer {token}")]).is_ok());
+    assert!(asked(&[format!("Token {token}")]).is_ok());
     assert_eq!(asked(&[]), Err(Error::NoToken));
     assert_eq!(asked(std::slice::from_ref(&token)), Err(Error::NoToken));
     assert_eq!(asked(&[format!("Basic {token}")]), Err(Error::NoToken));

@@ -10,7 +10,6 @@
 //! whatever follows, so if the bytes from `{` to the first `}` equal remembered ones, they are the
 //! whole object. If the first `}` stands inside a string, nothing is found and the grammar decides.
 
-mod number;
 pub mod scan;
 
 use std::borrow::Cow;
@@ -22,7 +21,7 @@ use luminate_storage::model::{Dimensions, MAX_METRIC_CHARS, MetricName, NewSerie
 use luminate_storage::store::SeriesLookup;
 
 use self::scan::{Scanner, SyntaxError, skip_space, text};
-use super::{Decoded, Problem, Rules, timestamp};
+use super::{Decoded, Problem, Rules, number, timestamp};
 use crate::error::Code;
 
 /// Keeps spellings of this format apart from those of others.

@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 use crate::app::AppState;
 use crate::error::{Code, Error, ErrorObject, Fault};
 use crate::ingest::json::JsonError;
+use crate::ingest::line::TooManyFields;
 use crate::ingest::remote_write::RemoteWriteError;
 use crate::ingest::{Decoded, DescribeAll, Rejections, Rules, SampleError};
 use crate::tenant::Caller;
@@ -23,13 +24,13 @@ const EXPANSION: usize = 8;
 
 /// A wire format: how a body is decompressed, and how it is read.
 #[derive(Debug, Clone, Copy)]
-pub struct Format {
+pub struct Format<U, D> {
     /// Whether there is something to decompress.
     pub compressed: bool,
     /// Undoes the content encoding, within a limit.
-    pub decompress: fn(Bytes, usize) -> Result<Bytes, Error>,
+    pub decompress: U,
     /// Reads samples from what comes out.
-    pub decode: fn(&[u8], &Rules, &dyn SeriesLookup) -> Result<Decoded, Error>,
+    pub decode: D,
 }
 
 /// What became of a request's samples.
@@ -87,6 +88,12 @@ impl From<JsonError> for Error {
     }
 }
 
+impl From<TooManyFields> for Error {
+    fn from(TooManyFields { max }: TooManyFields) -> Self {
+        Self::BatchTooLarge { limit: max as u64 }
+    }
+}
+
 impl From<RemoteWriteError> for Error {
     fn from(error: RemoteWriteError) -> Self {
         match error {
@@ -100,22 +107,27 @@ impl From<RemoteWriteError> for Error {
 ///
 /// # Errors
 /// The body is refused as a whole, a limit is used up, or the store failed.
-pub async fn submit(
+pub async fn submit<U, D>(
     state: &AppState,
     caller: &Caller,
     wire: Bytes,
-    format: Format,
-) -> Result<Submitted, Error> {
+    format: Format<U, D>,
+) -> Result<Submitted, Error>
+where
+    U: FnOnce(Bytes, usize) -> Result<Bytes, Error> + Send + 'static,
+    D: Fn(&[u8], &Rules, &dyn SeriesLookup) -> Result<Decoded, Error> + Copy + Send + 'static,
+{
     let store = state.store()?;
     let rules = rules(state, caller);
     let limit = state.config.server.max_body_bytes.len();
     let lookup = store.lookup(&caller.tenant);
     // 1. CPU, may refuse the body: bytes become a batch.
+    let Format { compressed, decompress, decode } = format;
     let known = Arc::clone(&lookup);
-    let size = if format.compressed { wire.len() * EXPANSION } else { wire.len() };
+    let size = if compressed { wire.len() * EXPANSION } else { wire.len() };
     let (body, decoded) = off_the_loop(size, move || {
-        let body = (format.decompress)(wire, limit)?;
-        let decoded = (format.decode)(&body, &rules, known.as_ref())?;
+        let body = decompress(wire, limit)?;
+        let decoded = decode(&body, &rules, known.as_ref())?;
         Ok((body, decoded))
     })
     .await?;
@@ -126,7 +138,7 @@ pub async fn submit(
         Err(error) if error.kind == ErrorKind::StaleSeries => {
             let decoded = off_the_loop(body.len(), move || {
                 let describe_all = DescribeAll(lookup);
-                (format.decode)(&body, &rules, &describe_all)
+                decode(&body, &rules, &describe_all)
             });
             store_batch(store.as_ref(), caller, decoded.await?).await?
         }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
+use luminate_storage::store::SeriesLookup;
 use utoipa::ToSchema;
 
 use super::input::{self, Time};
@@ -14,7 +15,7 @@ use crate::app::AppState;
 use crate::body::Received;
 use crate::error::Error;
 use crate::ingest::body::{self, Encoding};
-use crate::ingest::json;
+use crate::ingest::{Rules, json};
 use crate::tenant::CanWrite;
 
 /// Samples to store. The decoder reads them without building this: it documents what is read.
@@ -70,13 +71,10 @@ pub async fn write(
     let encoding = Encoding::of(&headers)?;
     let format = Format {
         compressed: encoding != Encoding::Identity,
-        decompress: match encoding {
-            Encoding::Identity => |wire, _| Ok(wire),
-            Encoding::Gzip => |wire, limit| Ok(body::decode(wire, Encoding::Gzip, limit)?),
-            Encoding::Zstd => |wire, limit| Ok(body::decode(wire, Encoding::Zstd, limit)?),
-            Encoding::Snappy => |wire, limit| Ok(body::decode(wire, Encoding::Snappy, limit)?),
+        decompress: move |wire, limit| Ok(body::decode(wire, encoding, limit)?),
+        decode: |body: &[u8], rules: &Rules, lookup: &dyn SeriesLookup| {
+            Ok(json::decode(body, rules, lookup)?)
         },
-        decode: |body, rules, lookup| Ok(json::decode(body, rules, lookup)?),
     };
     let submitted = submit(&state, &caller.caller, body.bytes.clone(), format).await?;
     Ok(answer(submitted))

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use super::number;
+use crate::ingest::number;
 
 /// Deepest nesting of arrays and objects.
 const MAX_DEPTH: usize = 127;

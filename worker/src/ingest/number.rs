@@ -1,4 +1,4 @@
-//! JSON's numbers: its grammar to the letter, every value correctly rounded.
+//! Numbers as JSON writes them: its grammar to the letter, every value correctly rounded.
 
 /// Powers of ten that f64 holds exactly.
 const EXACT_POWERS: [f64; 23] = [
