@@ -415,7 +415,7 @@ mod tests {
             assert!(errors[0].starts_with(&format!("1 {what}")), "{bad}: {errors:?}");
         }
         let open = decoded("good f=1\nm f=\"a\ngood f=2");
-        assert_eq!((open.batch.len(), open.rejections.total()), (1, 1));
+        assert_eq!((open.batch.len(), open.rejections.total()), (2, 1), "what has no end ends with its line");
     }
 
     #[test]
