@@ -49,7 +49,7 @@ test-operator: ## Run the operator on a real control plane (ONLY=healing; SETTLE
 	$(if $(SETTLED),LUMINATE_TEST_SETTLED=$(SETTLED)) RUST_TEST_THREADS=4 \
 	    cargo test $(CARGO_FLAGS) --test it_operator -- $(ONLY)
 
-measure-operator: ## Measure the operator with many resources (RESOURCES=1000)
+measure-operator: ## Measure the operator with many resources (RESOURCES=1000; HOLD=no lets pods be made meanwhile)
 	.ci/tools cluster
 	tests/cluster/build control-plane
 	cargo build $(CARGO_FLAGS) --bins

@@ -196,6 +196,16 @@ impl Cluster {
         kill(Pid::from_raw(keeper), Signal::SIGKILL).expect("our child");
     }
 
+    /// Sends a signal to a part of it, such as `kube-scheduler`.
+    ///
+    /// # Panics
+    /// When it isn't our own, or has no such part.
+    pub fn signal(&self, part: &str, signal: Signal) {
+        let file = self.folder.join("pid").join(part);
+        let id = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        kill(Pid::from_raw(id.trim().parse().expect("a process id")), signal).expect("our process");
+    }
+
     /// The requests that its API server answers from now on.
     ///
     /// # Panics

@@ -2,16 +2,22 @@
 //! memory it takes for them, how soon a deleted child is back, and what it writes when nothing changes.
 //!
 //! `measure-operator [RESOURCES] [SECONDS]`: 1000 resources, watched for 60 seconds once they are settled.
+//!
+//! Until all is applied, what makes pods of it is held up: controllers, scheduler and simulated nodes of so many pods
+//! would take most of a small machine, and elsewhere aren't beside the operator. `HOLD=no` lets them work at once.
 
 use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use luminate_cluster::{Cluster, Installation, Namespace, Operator, until};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 /// How many ask the API server at once.
 const CLIENTS: usize = 8;
+/// What works on what was applied.
+const OTHERS: [&str; 4] = ["kube-controller-manager", "kube-scheduler", "kwok", "metrics-server"];
 /// How many children are deleted, one after the other.
 const DELETED: usize = 20;
 
@@ -27,6 +33,9 @@ fn main() {
     println!("RSS idle: {:.1} MiB", rss(&operator, "VmRSS:"));
 
     let namespace = cluster.namespace();
+    let hold = std::env::var_os("HOLD").is_none_or(|set| set != "no");
+    let others = |signal| OTHERS.iter().filter(|_| hold).for_each(|part| cluster.signal(part, signal));
+    others(Signal::SIGSTOP);
     // To ask for all of them now and then would cost much of what is being measured.
     let seen = namespace.watch("luminate");
     let began = Instant::now();
@@ -42,6 +51,7 @@ fn main() {
     );
     patiently("all are applied", || seen.count(is_applied) == resources);
     println!("all are applied after {:.1} s", began.elapsed().as_secs_f64());
+    others(Signal::SIGCONT);
     println!("RSS then: {:.1} MiB, at most {:.1} MiB", rss(&operator, "VmRSS:"), rss(&operator, "VmHWM:"));
     patiently("all are ready", || seen.count(is_ready) == resources);
     println!("all are ready after {:.1} s", began.elapsed().as_secs_f64());
