@@ -70,3 +70,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 app.kubernetes.io/name: {{ include "luminate.name" . }}-test
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
+
+{{- define "luminate.subjects" }}
+subjects:
+  - kind: ServiceAccount
+    name: {{ include "luminate.serviceAccountName" . }}
+    namespace: {{ .Release.Namespace }}
+{{- end }}
