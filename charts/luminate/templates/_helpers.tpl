@@ -19,16 +19,31 @@ app.kubernetes.io/name: {{ include "luminate.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
-{{- define "luminate.labels" -}}
-{{ include "luminate.selectorLabels" . }}
-app.kubernetes.io/component: operator
-app.kubernetes.io/part-of: luminate
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
-{{- with .Values.commonLabels }}
-{{ toYaml . }}
+{{/* Of what is made, with more of them: (list . more …). Nobody's label replaces one by which things are found. */}}
+{{- define "luminate.labelsWith" -}}
+{{- $root := first . }}
+{{- with $root }}
+{{- $own := dict
+    "app.kubernetes.io/component" "operator"
+    "app.kubernetes.io/part-of" "luminate"
+    "app.kubernetes.io/managed-by" .Release.Service
+    "app.kubernetes.io/version" .Chart.AppVersion
+    "helm.sh/chart" (printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_") }}
+{{- $own = merge $own (include "luminate.selectorLabels" . | fromYaml) }}
+{{- range rest $ }}
+{{- $own = merge $own . }}
 {{- end }}
+{{- merge $own .Values.commonLabels | toYaml }}
+{{- end }}
+{{- end }}
+
+{{- define "luminate.labels" -}}
+{{- include "luminate.labelsWith" (list .) }}
+{{- end }}
+
+{{/* Of roles outside the release's namespace: two releases of one name in two namespaces each have theirs. */}}
+{{- define "luminate.widename" -}}
+{{- printf "%s-%s" .Release.Namespace (include "luminate.fullname" .) }}
 {{- end }}
 
 {{- define "luminate.serviceAccountName" -}}
