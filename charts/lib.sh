@@ -8,5 +8,8 @@ export HELM_CONFIG_HOME=$SCRATCH/helm HELM_CACHE_HOME=$SCRATCH/helm HELM_DATA_HO
 trap 'rm -rf "$SCRATCH"' EXIT
 
 CHART=charts/luminate
+# The release and its namespace.
+R=luminate
+NS=luminate-system
 step() { printf '\n== %s\n' "$1"; }
 die() { echo "$*" >&2; exit 1; }
