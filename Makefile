@@ -8,7 +8,7 @@ BIN := $(CARGO_TARGET_DIR)/release
 CARGO_FLAGS := --release --locked --workspace
 
 .PHONY: help run clickhouse build test test-long differential faults kill9 powercut demo bench bench-clickhouse \
-    cluster cluster-down test-operator measure-operator operator-faults operator-fuzz lint fmt docs ci tools
+    cluster cluster-down test-operator measure-operator operator-faults operator-fuzz chart lint fmt docs ci tools
 
 help: ## Say what there is
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -48,6 +48,13 @@ test-operator: ## Run the operator on a real control plane (ONLY=healing; SETTLE
 	cargo build $(CARGO_FLAGS) --bin luminate-operator-faulty --features luminate-operator/seeded-bugs
 	$(if $(SETTLED),LUMINATE_TEST_SETTLED=$(SETTLED)) RUST_TEST_THREADS=4 \
 	    cargo test $(CARGO_FLAGS) --test it_operator -- $(ONLY)
+
+chart: ## Lint and test the chart, its alerts and dashboards; install it on a control plane
+	.ci/tools chart
+	tests/cluster/build control-plane
+	tests/cluster/build chart
+	charts/check
+	charts/server
 
 measure-operator: ## Measure the operator with many resources (RESOURCES=1000; HOLD=no lets pods be made meanwhile)
 	.ci/tools cluster

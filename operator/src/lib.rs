@@ -15,6 +15,7 @@
 //! Every write passes a gate (`client.rs`) that is open only while this process holds the lease
 //! (`leader.rs`), and each is counted: a settled installation causes none.
 
+pub mod check;
 pub mod client;
 pub mod cluster;
 pub mod controller;

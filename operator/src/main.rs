@@ -3,8 +3,10 @@
 use std::io::Write;
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use luminate_operator::check::check;
 use luminate_operator::run::{LeaseName, Options, run};
 use luminate_operator::telemetry::{LogFormat, LogLevel, start_logs};
 use tokio::signal::unix::{SignalKind, signal};
@@ -36,6 +38,18 @@ enum Command {
     Run(RunArgs),
     /// Print the definition of the resource, YAML
     Crd,
+    /// Check that the API server knows the resource and that an operator is ready
+    Check(CheckArgs),
+}
+
+#[derive(Debug, Args)]
+struct CheckArgs {
+    /// Where the operator's health is served, such as http://luminate-operator:8081
+    #[arg(long, value_name = "URL")]
+    operator: reqwest::Url,
+    /// Seconds to wait until all is well
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u16).range(0..=3600), value_name = "SECONDS")]
+    patience: u16,
 }
 
 #[derive(Debug, Args)]
@@ -76,6 +90,7 @@ struct RunArgs {
 pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Crd => crd(),
+        Command::Check(args) => look(args),
         Command::Run(args) => operate(args),
     };
     match done {
@@ -95,12 +110,28 @@ fn crd() -> Done {
     Ok(std::io::stdout().write_all(definition.as_bytes())?)
 }
 
-fn operate(args: RunArgs) -> Done {
-    start_logs(args.log_level, args.log_format)?;
+/// Says nothing on standard output but that all is well.
+fn look(args: CheckArgs) -> Done {
+    install_crypto();
+    let patience = Duration::from_secs(args.patience.into());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let client = kube::Client::try_default().await?;
+        Ok::<(), Box<dyn std::error::Error>>(check(&client, &args.operator, patience).await?)
+    })?;
+    Ok(std::io::stdout().write_all(b"the API server knows the resource, and an operator is ready\n")?)
+}
+
+fn install_crypto() {
     let installed = rustls::crypto::ring::default_provider().install_default();
     if installed.is_err() {
         tracing::debug!("another crypto provider was installed before");
     }
+}
+
+fn operate(args: RunArgs) -> Done {
+    start_logs(args.log_level, args.log_format)?;
+    install_crypto();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
         let config = kube::Config::infer().await?;
@@ -128,7 +159,7 @@ fn options(args: RunArgs, config: &kube::Config) -> Result<Options, Box<dyn std:
         // A container that is started anew has the pod's name again, but isn't the process that held the lease.
         identity: format!("{name}_{:08x}", u32::from_be_bytes(suffix)),
         concurrency: args.concurrency,
-        resync: std::time::Duration::from_secs(args.resync.into()),
+        resync: Duration::from_secs(args.resync.into()),
     })
 }
 
