@@ -8,7 +8,7 @@ BIN := $(CARGO_TARGET_DIR)/release
 CARGO_FLAGS := --release --locked --workspace
 
 .PHONY: help run clickhouse build image test test-long differential faults kill9 powercut demo bench bench-clickhouse \
-    cluster cluster-down test-operator measure-operator operator-faults operator-fuzz lint fmt docs ci tools
+    cluster cluster-down test-operator measure-operator operator-faults operator-fuzz e2e lint fmt docs ci tools
 
 help: ## Say what there is
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -53,6 +53,13 @@ test-operator: ## Run the operator on a real control plane (ONLY=healing; SETTLE
 	$(if $(SETTLED),LUMINATE_TEST_SETTLED=$(SETTLED)) RUST_TEST_THREADS=4 \
 	    cargo test $(CARGO_FLAGS) --test it_operator -- $(ONLY)
 
+e2e: image ## Install it all on a real node, as root, and harm it under load (KUBECONFIG and E2E_REPOSITORY: on that cluster)
+	.ci/tools clickhouse
+	.ci/tools node
+	tests/cluster/build node
+	tests/cluster/build chart
+	tests/cluster/e2e $(BIN) $(or $(OUT),$(CARGO_TARGET_DIR)/image) $(CARGO_TARGET_DIR)/e2e
+
 measure-operator: ## Measure the operator with many resources (RESOURCES=1000)
 	.ci/tools cluster
 	tests/cluster/build control-plane
@@ -96,7 +103,7 @@ docs: tools ## Build the documentation of the code
 	@echo "open $(CARGO_TARGET_DIR)/doc/luminate_worker/index.html"
 
 # What ships, and what is measured as such: our own crates without debug assertions. Only these are rebuilt.
-image demo bench bench-clickhouse: export CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS := false
+image e2e demo bench bench-clickhouse: export CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS := false
 
 demo: build ## Compare Luminate's answers with those of a real Prometheus (DURATION=120)
 	.ci/tools demo

@@ -6,7 +6,7 @@ use kube::ResourceExt;
 use luminate_crds::condition::{ConditionType, Reason};
 use luminate_crds::luminate::{Backend, Luminate, LuminateStatus};
 
-use super::build::{endpoint, selector_text};
+use super::build::{INSTANCE, endpoint, selector_text};
 use super::probes::Reach;
 use super::switching::Switch;
 use super::validate::{Refused, Validated};
@@ -147,8 +147,16 @@ fn ready(validated: &Validated, switch: Switch, seen: &Seen) -> Verdict {
         return Verdict::new(ConditionType::Ready, "True", Reason::Available, message);
     }
     let rolling = !workload.observed || workload.updated < workload.replicas;
-    let reason = if rolling { Reason::RollingOut } else { Reason::WaitingForReplicas };
-    not(reason, format!("{} of {} workers are ready", workload.ready, workload.wanted.max(least)))
+    let count = format!("{} of {} workers are ready", workload.ready, workload.wanted.max(least));
+    if rolling {
+        return not(Reason::RollingOut, count);
+    }
+    // An image, a volume or a password: only the pods know, and reading them is no right of the operator.
+    let advice = format!(
+        "what they wait for: kubectl describe pod -n {} -l {INSTANCE}={}",
+        validated.namespace, validated.name
+    );
+    not(Reason::WaitingForReplicas, format!("{count}; {advice}"))
 }
 
 fn progressing(validated: &Validated, switch: Switch, seen: &Seen) -> Verdict {
