@@ -352,7 +352,7 @@ definition_changed() {
     local uid
     cp -r "$CHART" "$WORK/chart"
     sed -i -E 's/^( *)- lum$/&\n\1- lumi/' "$WORK/chart/files/crd.yaml"
-    ! diff "$CHART/files/crd.yaml" "$WORK/chart/files/crd.yaml"
+    cmp "$CHART/files/crd.yaml" "$WORK/chart/files/crd.yaml" && return 1
     identities prod >"$WORK/old"
     uid=$(k get lum prod -o jsonpath='{.metadata.uid}')
     helm upgrade luminate "$WORK/chart" --reuse-values --wait --timeout "${PATIENCE}s"

@@ -419,6 +419,20 @@ mod tests {
     }
 
     #[test]
+    fn who_waits_for_pods_is_told_where_to_look() {
+        let waiting = status(&seen(Workload { ready: 1, ..complete(3) }), Switch::None);
+        assert_eq!(said(&waiting, "Ready"), pair("False", "WaitingForReplicas"));
+        let message = waiting
+            .conditions
+            .iter()
+            .find(|condition| condition.type_ == "Ready")
+            .map(|it| it.message.as_str());
+        let expected = "1 of 3 workers are ready; what they wait for: kubectl describe pod -n default \
+                        -l app.kubernetes.io/instance=prod";
+        assert_eq!(message, Some(expected));
+    }
+
+    #[test]
     fn scaling_out_progresses_but_stays_ready() {
         let status =
             status(&seen(Workload { wanted: 5, replicas: 5, updated: 5, ..complete(3) }), Switch::None);
