@@ -282,6 +282,9 @@ scaled_in() { [[ $(k get deployment prod -o jsonpath='{.spec.replicas}') == 3 &&
 
 # ---- bad input
 
+# What the next upgrade would say.
+notes() { helm upgrade luminate "$CHART" --reuse-values --dry-run=server; }
+
 no_image() {
     apply bad
     eventually "$PATIENCE" 'it is said' says no-image Ready '^False'
@@ -311,7 +314,8 @@ no_default_class() {
     kubectl annotate storageclass "$class" storageclass.kubernetes.io/is-default-class-
     apply no-class
     eventually "$PATIENCE" 'the claim says why' claim_waits
-    note "get lum: $(shown no-class); Ready $(condition no-class Ready); claim: $(claim_waits | tail -n 1)"
+    notes | grep 'no default storage class'
+    note "get lum: $(shown no-class); Ready $(condition no-class Ready); claim: $(claim_waits | tail -n 1); NOTES: $(notes | grep 'no default storage class')"
     kubectl annotate storageclass "$class" storageclass.kubernetes.io/is-default-class=true
     # The claim takes the class as soon as there is one again.
     settled no-class
@@ -323,11 +327,8 @@ unwatched() {
     render "$HERE/testdata/e2e/luminates.yaml" | kubectl --namespace "$OTHER" apply -l e2e=rocksdb -f -
     sleep 15
     [[ -z $(kubectl --namespace "$OTHER" get lum small -o jsonpath='{.status}') ]]
-    local said
-    said=$(helm get notes luminate)
-    echo "$said"
-    grep -q "$NAMESPACE" <<<"$said"
-    note "no condition, no worker; NOTES: $(grep -m 1 "$NAMESPACE" <<<"$said")"
+    notes | grep "doesn't serve: $OTHER/small"
+    note "no condition, no worker; NOTES: $(notes | grep "doesn't serve: ")"
     kubectl --namespace "$OTHER" delete lum small
 }
 
