@@ -7,8 +7,8 @@ BIN := $(CARGO_TARGET_DIR)/release
 # The whole workspace always, so that features unify to the same dependencies in every target.
 CARGO_FLAGS := --release --locked --workspace
 
-.PHONY: help run clickhouse build test test-long differential faults kill9 powercut demo bench bench-clickhouse \
-    cluster cluster-down test-operator measure-operator operator-faults operator-fuzz chart lint fmt docs ci tools
+.PHONY: help run clickhouse build image test test-long differential faults kill9 powercut demo bench bench-clickhouse \
+    cluster cluster-down test-operator measure-operator operator-faults operator-fuzz chart e2e lint fmt docs ci tools
 
 help: ## Say what there is
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -31,6 +31,10 @@ cluster-down: ## End what `make cluster` started
 
 build: tools ## Build the worker and the tools
 	cargo build $(CARGO_FLAGS) --bins
+
+image: build ## Build the images luminate-worker and luminate-operator from what `build` built, with buildah (OUT=folder of the archives)
+	.ci/tools image
+	.ci/image $(BIN) $(or $(OUT),$(CARGO_TARGET_DIR)/image)
 
 # The binaries first, with the tests' own features: so the worker that they start is this one, and
 # nothing is compiled twice.
@@ -55,6 +59,13 @@ chart: ## Lint and test the chart, its alerts and dashboards; install it on a co
 	tests/cluster/build chart
 	charts/check
 	charts/server
+
+e2e: image ## Install it all on a real node, as root, and harm it under load (KUBECONFIG and E2E_REPOSITORY: on that cluster)
+	.ci/tools clickhouse
+	.ci/tools node
+	tests/cluster/build node
+	tests/cluster/build chart
+	tests/cluster/e2e $(BIN) $(or $(OUT),$(CARGO_TARGET_DIR)/image) $(CARGO_TARGET_DIR)/e2e
 
 measure-operator: ## Measure the operator with many resources (RESOURCES=1000; HOLD=no lets pods be made meanwhile)
 	.ci/tools cluster
@@ -98,8 +109,8 @@ docs: tools ## Build the documentation of the code
 	cargo doc $(CARGO_FLAGS) --no-deps
 	@echo "open $(CARGO_TARGET_DIR)/doc/luminate_worker/index.html"
 
-# Demo and bench measure what ships: our own crates without debug assertions. Only these are rebuilt.
-demo bench bench-clickhouse: export CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS := false
+# What ships, and what is measured as such: our own crates without debug assertions. Only these are rebuilt.
+image e2e demo bench bench-clickhouse: export CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS := false
 
 demo: build ## Compare Luminate's answers with those of a real Prometheus (DURATION=120)
 	.ci/tools demo

@@ -6,7 +6,7 @@ use kube::ResourceExt;
 use luminate_crds::condition::{ConditionType, Reason};
 use luminate_crds::luminate::{Backend, Luminate, LuminateStatus};
 
-use super::build::{endpoint, selector_text};
+use super::build::{INSTANCE, endpoint, selector_text};
 use super::probes::Reach;
 use super::switching::Switch;
 use super::validate::{Refused, Validated};
@@ -147,8 +147,16 @@ fn ready(validated: &Validated, switch: Switch, seen: &Seen) -> Verdict {
         return Verdict::new(ConditionType::Ready, "True", Reason::Available, message);
     }
     let rolling = !workload.observed || workload.updated < workload.replicas;
-    let reason = if rolling { Reason::RollingOut } else { Reason::WaitingForReplicas };
-    not(reason, format!("{} of {} workers are ready", workload.ready, workload.wanted.max(least)))
+    let count = format!("{} of {} workers are ready", workload.ready, workload.wanted.max(least));
+    if rolling {
+        return not(Reason::RollingOut, count);
+    }
+    // An image, a volume or a password: only the pods know, and reading them is no right of the operator.
+    let advice = format!(
+        "what they wait for: kubectl describe pod -n {} -l {INSTANCE}={}",
+        validated.namespace, validated.name
+    );
+    not(Reason::WaitingForReplicas, format!("{count}; {advice}"))
 }
 
 fn progressing(validated: &Validated, switch: Switch, seen: &Seen) -> Verdict {
@@ -408,6 +416,20 @@ mod tests {
         assert_eq!(said(&status(&rolling, Switch::None), "Ready"), pair("False", "RollingOut"));
         let none = Seen::default();
         assert_eq!(said(&status(&none, Switch::None), "Ready"), pair("False", "WaitingForReplicas"));
+    }
+
+    #[test]
+    fn who_waits_for_pods_is_told_where_to_look() {
+        let waiting = status(&seen(Workload { ready: 1, ..complete(3) }), Switch::None);
+        assert_eq!(said(&waiting, "Ready"), pair("False", "WaitingForReplicas"));
+        let message = waiting
+            .conditions
+            .iter()
+            .find(|condition| condition.type_ == "Ready")
+            .map(|it| it.message.as_str());
+        let expected = "1 of 3 workers are ready; what they wait for: kubectl describe pod -n default \
+                        -l app.kubernetes.io/instance=prod";
+        assert_eq!(message, Some(expected));
     }
 
     #[test]
