@@ -46,7 +46,7 @@ state() {
     kubectl get nodes,pods -A -o wide
     k get lum,deployment,statefulset,hpa,pdb,pvc -o wide
     k get events --sort-by=.lastTimestamp | tail -n 40
-    kubectl --namespace "$SYSTEM" logs -l app.kubernetes.io/name=luminate --tail=40 --prefix
+    kubectl --namespace "$SYSTEM" logs -l app.kubernetes.io/name=luminate-operator --tail=40 --prefix
 }
 
 # Repeats a command until it succeeds.
@@ -140,7 +140,7 @@ install() {
     helm install luminate "$CHART" --create-namespace --wait --timeout "${PATIENCE}s" \
         --set image.repository="$REPOSITORY/luminate-operator" --set image.tag="$VERSION"
     kubectl wait crd/luminates.luminate.dev --for=condition=Established --timeout=60s
-    note "container started to ready: $(start_to_ready "$SYSTEM" app.kubernetes.io/name=luminate) s"
+    note "container started to ready: $(start_to_ready "$SYSTEM" app.kubernetes.io/name=luminate-operator) s"
 }
 chart_test() { helm test luminate --timeout "${PATIENCE}s" --logs; }
 
