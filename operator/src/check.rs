@@ -1,4 +1,4 @@
-//! Whether an installed operator answers and the API server knows its kind: what `helm test` asks.
+//! Whether the API server knows the kind and an installed operator answers: what the chart waits for, and its test.
 
 use std::time::Duration;
 
@@ -37,11 +37,11 @@ pub enum CheckError {
     Client(#[from] reqwest::Error),
 }
 
-/// Looks until all is well, for `patience` at most.
+/// Looks until all is well, for `patience` at most. Without an `operator` only the kind is looked for.
 ///
 /// # Errors
 /// [`CheckError`]: what wasn't well at the last look.
-pub async fn check(client: &Client, operator: &Url, patience: Duration) -> Result<(), CheckError> {
+pub async fn check(client: &Client, operator: Option<&Url>, patience: Duration) -> Result<(), CheckError> {
     let http = reqwest::Client::builder()
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()
@@ -49,9 +49,9 @@ pub async fn check(client: &Client, operator: &Url, patience: Duration) -> Resul
         .build()?;
     let last = Instant::now() + patience;
     loop {
-        let found = match kind_is_served(client).await {
-            Ok(()) => operator_is_ready(&http, operator).await,
-            Err(error) => Err(error),
+        let found = match (kind_is_served(client).await, operator) {
+            (Ok(()), Some(operator)) => operator_is_ready(&http, operator).await,
+            (found, _) => found,
         };
         if found.is_ok() || Instant::now() >= last {
             return found;
@@ -66,6 +66,9 @@ async fn kind_is_served(client: &Client) -> Result<(), CheckError> {
         |reason: String| CheckError::Kind { kind: format!("{version}/{}", Luminate::kind(&())), reason };
     let served = match timeout(REQUEST_TIMEOUT, client.list_api_group_resources(&version)).await {
         Ok(Ok(served)) => served,
+        Ok(Err(kube::Error::Api(status))) if status.code == 404 => {
+            return Err(unserved("its definition isn't installed".to_owned()));
+        }
         Ok(Err(error)) => return Err(unserved(said(&error))),
         Err(_) => return Err(unserved("it doesn't answer".to_owned())),
     };
@@ -116,7 +119,7 @@ mod tests {
         url
     }
 
-    async fn checked(url: &Url, operator: &Url) -> Result<(), String> {
+    async fn checked(url: &Url, operator: Option<&Url>) -> Result<(), String> {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::try_from(kube::Config::new(url.as_str().parse().unwrap())).unwrap();
         check(&client, operator, Duration::ZERO).await.map_err(|error| error.to_string())
@@ -125,24 +128,32 @@ mod tests {
     #[tokio::test]
     async fn an_operator_and_its_kind_are_found() {
         let url = server("Luminate", 200).await;
-        assert_eq!(checked(&url, &url).await, Ok(()));
+        assert_eq!(checked(&url, Some(&url)).await, Ok(()));
+        assert_eq!(checked(&url, None).await, Ok(()), "nobody is asked for an operator");
     }
 
     #[tokio::test]
     async fn what_is_missing_is_named() {
         let other = server("Other", 200).await;
-        let said = checked(&other, &other).await.unwrap_err();
+        let said = checked(&other, Some(&other)).await.unwrap_err();
         assert_eq!(
             said,
             "the API server doesn't serve luminate.dev/v1alpha1/Luminate: its group has other kinds only"
         );
 
+        let nothing = other.join("elsewhere").unwrap();
+        let said = checked(&nothing, Some(&other)).await.unwrap_err();
+        assert_eq!(
+            said,
+            "the API server doesn't serve luminate.dev/v1alpha1/Luminate: its definition isn't installed"
+        );
+
         let unready = server("Luminate", 503).await;
-        let said = checked(&unready, &unready).await.unwrap_err();
+        let said = checked(&unready, Some(&unready)).await.unwrap_err();
         assert_eq!(said, format!("no operator is ready at {unready}readyz: it answers 503"));
 
         let nobody = "http://127.0.0.1:1".parse().unwrap();
-        let said = checked(&unready, &nobody).await.unwrap_err();
+        let said = checked(&unready, Some(&nobody)).await.unwrap_err();
         assert!(
             said.starts_with("no operator is ready at http://127.0.0.1:1/readyz: ")
                 && said.contains("refused"),
