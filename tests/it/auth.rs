@@ -126,6 +126,9 @@ fn wrong_tokens_are_401_on_every_route_and_say_nothing_of_themselves() {
     for (method, path) in [
         ("POST", "/api/v1/write"),
         ("POST", "/api/v1/prom/write"),
+        ("POST", "/api/v1/import/prometheus"),
+        ("POST", "/api/v2/write"),
+        ("POST", "/write"),
         ("POST", "/api/v1/query"),
         ("POST", "/api/v1/query/explain"),
         ("GET", "/api/v1/queries"),

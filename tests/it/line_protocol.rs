@@ -1,6 +1,5 @@
 //! `POST /api/v2/write` and `/write`: InfluxDB's line protocol, with InfluxDB's own client for Python too.
 
-use std::path::PathBuf;
 use std::process::Command;
 
 use luminate_tests::client::now;
@@ -78,11 +77,7 @@ fn refused_fields_are_told_and_the_others_stored() {
 #[test]
 fn influxdbs_own_client_writes_for_its_tenant() {
     let worker = Setup::new().with_auth().start();
-    let cache = std::env::var_os("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").expect("a home")).join(".cache"));
-    let python = cache.join("luminate/clickhouse/venv/bin/python");
-    assert!(python.is_file(), "{} is missing: run .ci/tools clickhouse", python.display());
+    let python = luminate_tests::python::interpreter();
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/it/influx.py");
     let (url, token, time) = (format!("http://{}", worker.address()), token::of("acme"), now() - 5_000);
     let output = Command::new(python).args([script, &url, &token, &time.to_string()]).output();

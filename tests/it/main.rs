@@ -7,6 +7,7 @@ mod crash;
 mod differential;
 mod discovery;
 mod encodings;
+mod exposition;
 mod hostile;
 mod lifecycle;
 mod limits;

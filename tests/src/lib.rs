@@ -13,6 +13,7 @@ pub mod faults;
 pub mod http;
 pub mod ledger;
 pub mod process;
+pub mod python;
 pub mod remote_write;
 pub mod subjects;
 pub mod token;

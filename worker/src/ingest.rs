@@ -6,6 +6,7 @@
 //! that a decoder hashes must be self-delimiting: equal bytes were once validated as a whole.
 
 pub mod body;
+pub mod exposition;
 pub mod json;
 pub mod line;
 mod number;

@@ -15,6 +15,7 @@ pub mod query;
 pub mod submit;
 #[cfg(test)]
 mod testing;
+pub mod text_write;
 pub mod write;
 
 use utoipa::OpenApi;
@@ -28,6 +29,7 @@ pub fn all() -> OpenApiRouter<AppState> {
     OpenApiRouter::with_openapi(openapi::Frame::openapi())
         .routes(routes!(write::write))
         .routes(routes!(prom_write::prom_write))
+        .routes(routes!(text_write::text_write))
         .routes(routes!(line_write::line_write))
         .routes(routes!(line_write::line_write_v1))
         .routes(routes!(line_write::ping))

@@ -203,7 +203,9 @@ impl Cluster {
     pub fn signal(&self, part: &str, signal: Signal) {
         let file = self.folder.join("pid").join(part);
         let id = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-        kill(Pid::from_raw(id.trim().parse().expect("a process id")), signal).expect("our process");
+        // Behind it stands when the process began.
+        let id = id.split_whitespace().next().and_then(|id| id.parse().ok()).expect("a process id");
+        kill(Pid::from_raw(id), signal).expect("our process");
     }
 
     /// The requests that its API server answers from now on.

@@ -175,10 +175,14 @@ mod tests {
             "get /api/v1/openapi.json",
             "get /api/v1/queries",
             "get /metrics",
+            "get /ping",
+            "post /api/v1/import/prometheus",
             "post /api/v1/prom/write",
             "post /api/v1/query",
             "post /api/v1/query/explain",
             "post /api/v1/write",
+            "post /api/v2/write",
+            "post /write",
             "put /api/v1/admin/retention",
         ];
         assert_eq!(routes, expected);

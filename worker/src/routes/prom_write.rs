@@ -71,7 +71,8 @@ fn check_headers(headers: &HeaderMap) -> Result<(), Error> {
     }
 }
 
-fn answer(submitted: Submitted) -> Response {
+/// 204, or 400 with what was refused.
+pub(super) fn answer(submitted: Submitted) -> Response {
     let Some(first) = submitted.rejections.listed().first() else {
         return StatusCode::NO_CONTENT.into_response();
     };

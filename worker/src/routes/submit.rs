@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 
 use crate::app::AppState;
 use crate::error::{Code, Error, ErrorObject, Fault};
+use crate::ingest::exposition::TooManySamples;
 use crate::ingest::json::JsonError;
 use crate::ingest::line::TooManyFields;
 use crate::ingest::remote_write::RemoteWriteError;
@@ -85,6 +86,12 @@ impl From<JsonError> for Error {
             JsonError::TooMany { max } => Self::BatchTooLarge { limit: max as u64 },
             JsonError::Syntax(_) | JsonError::Shape(_) => Self::InvalidBody(Fault::whole(error)),
         }
+    }
+}
+
+impl From<TooManySamples> for Error {
+    fn from(TooManySamples { max }: TooManySamples) -> Self {
+        Self::BatchTooLarge { limit: max as u64 }
     }
 }
 
