@@ -199,8 +199,8 @@ fn value(token: &[u8]) -> Value {
     if let Some((value, end)) = number::parse(token, 0) {
         match &token[end..] {
             [] => return Value::Number(value),
-            [b'i'] => return integer::<i64>(&token[..end]),
-            [b'u'] => return integer::<u64>(&token[..end]),
+            [b'i'] => return integer(&token[..end], true),
+            [b'u'] => return integer(&token[..end], false),
             _ => {}
         }
     }
@@ -216,25 +216,13 @@ fn value(token: &[u8]) -> Value {
 }
 
 /// Whole numbers beyond 2^53 are rounded, as every number here is an f64.
-fn integer<T: std::str::FromStr + AsF64>(digits: &[u8]) -> Value {
-    let whole = std::str::from_utf8(digits).ok().and_then(|text| text.parse::<T>().ok());
-    whole.map_or(Value::Malformed, |whole| Value::Number(whole.as_f64()))
-}
-
-trait AsF64 {
-    fn as_f64(self) -> f64;
-}
-
-impl AsF64 for i64 {
-    fn as_f64(self) -> f64 {
-        self as f64
-    }
-}
-
-impl AsF64 for u64 {
-    fn as_f64(self) -> f64 {
-        self as f64
-    }
+fn integer(digits: &[u8], signed: bool) -> Value {
+    let text = std::str::from_utf8(digits).unwrap_or_default();
+    let whole = match signed {
+        true => text.parse::<i64>().map(|whole| whole as f64),
+        false => text.parse::<u64>().map(|whole| whole as f64),
+    };
+    whole.map_or(Value::Malformed, Value::Number)
 }
 
 /// The parts between separators that aren't escaped.
