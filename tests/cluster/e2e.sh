@@ -46,7 +46,7 @@ state() {
     kubectl get nodes,pods -A -o wide
     k get lum,deployment,statefulset,hpa,pdb,pvc -o wide
     k get events --sort-by=.lastTimestamp | tail -n 40
-    kubectl --namespace "$SYSTEM" logs -l app.kubernetes.io/name=luminate --tail=40 --prefix
+    kubectl --namespace "$SYSTEM" logs -l app.kubernetes.io/component=operator --tail=40 --prefix
 }
 
 # Repeats a command until it succeeds.
@@ -134,13 +134,13 @@ schema_refuses() {
     note "refused, each by its name: $seen"
 }
 
-install() {
+helm_install() {
     kubectl create namespace "$NAMESPACE"
     kubectl create namespace "$OTHER"
     helm install luminate "$CHART" --create-namespace --wait --timeout "${PATIENCE}s" \
         --set image.repository="$REPOSITORY/luminate-operator" --set image.tag="$VERSION"
     kubectl wait crd/luminates.luminate.dev --for=condition=Established --timeout=60s
-    note "container started to ready: $(start_to_ready "$SYSTEM" app.kubernetes.io/name=luminate) s"
+    note "container started to ready: $(start_to_ready "$SYSTEM" app.kubernetes.io/component=operator) s"
 }
 chart_test() { helm test luminate --timeout "${PATIENCE}s" --logs; }
 
@@ -403,7 +403,7 @@ no_volume() { [[ -z $(kubectl get pv -o json | jq -r ".items[] | select(.spec.cl
 
 every_step() {
     step 'values that the schema refuses' schema_refuses
-    must 'helm install: two operators ready' install
+    must 'helm install: two operators ready' helm_install
     step 'helm test' chart_test
     must 'RocksDB: one worker ready' rocksdb_ready
     step 'written and queried through the Service with a token' writes_and_queries
