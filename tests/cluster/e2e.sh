@@ -255,17 +255,17 @@ node_drained() {
 }
 
 scales_out() {
-    start_load press prod "$(token deployment/prod)" --writers 8 --every 1 --samples 500 --ask-every 0
+    eventually "$PATIENCE" 'three workers before' scaled_in
+    start_load press prod "$(token deployment/prod)" --writers 32 --every 1 --samples 2000 --ask-every 0
     eventually "$PATIENCE" 'more than three workers ready' scaled_out
-    note "$(<"$WORK/scaled")"
+    more "$(<"$WORK/scaled")"
 }
 scaled_out() {
     local hpa
     hpa=$(k get hpa prod -o json)
-    jq -e '.status.desiredReplicas > 3' <<<"$hpa" >/dev/null
-    (($(k get deployment prod -o jsonpath='{.status.readyReplicas}') > 3))
-    jq -r '"\(.status.currentMetrics[] | select(.resource.name == "cpu") | .resource.current.averageUtilization) % CPU of 70; \(.status.desiredReplicas) workers"' \
-        <<<"$hpa" >"$WORK/scaled"
+    jq -e '.status.desiredReplicas > 3' <<<"$hpa" && (($(k get deployment prod -o jsonpath='{.status.readyReplicas}') > 3)) &&
+        jq -r '"\(.status.currentMetrics[] | select(.resource.name == "cpu") | .resource.current.averageUtilization) % CPU of 70; \(.status.desiredReplicas) workers"' \
+            <<<"$hpa" >"$WORK/scaled"
 }
 load_ends() {
     local found
