@@ -46,6 +46,7 @@ state() {
     kubectl get nodes,pods -A -o wide
     k get lum,deployment,statefulset,hpa,pdb,pvc -o wide
     k get events --sort-by=.lastTimestamp | tail -n 40
+    k logs -l app.kubernetes.io/name=luminate --tail=40 --prefix
     kubectl --namespace "$SYSTEM" logs -l app.kubernetes.io/component=operator --tail=40 --prefix
 }
 
