@@ -302,7 +302,7 @@ wrong_password() {
     pod=$(workers wrong-password -o jsonpath='{.items[0].metadata.name}')
     eventually "$PATIENCE" 'the worker says so' health_says "$pod" password
     health=$(k get --raw "/api/v1/namespaces/$NAMESPACE/pods/$pod:8080/proxy/api/v1/health" 2>&1 || true)
-    note "get lum: $(shown wrong-password); Ready $(condition wrong-password Ready); log: $(k logs "$pod" | grep -i -m 1 password | jq -r '.fields.error // .fields.message' 2>/dev/null || true)"
+    note "get lum: $(shown wrong-password); Ready $(condition wrong-password Ready); kubectl logs: $(k logs "$pod" | jq -r 'select(.error).error' | head -n 1)"
     echo "$health"
     says wrong-password Ready ^False
 }
