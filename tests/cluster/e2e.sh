@@ -46,6 +46,7 @@ state() {
     kubectl get nodes,pods -A -o wide
     k get lum,deployment,statefulset,hpa,pdb,pvc -o wide
     k get events --sort-by=.lastTimestamp | tail -n 40
+    k logs -l app.kubernetes.io/name=luminate --tail=40 --prefix
     kubectl --namespace "$SYSTEM" logs -l app.kubernetes.io/name=luminate-operator --tail=40 --prefix
 }
 
@@ -134,7 +135,7 @@ schema_refuses() {
     note "refused, each by its name: $seen"
 }
 
-install() {
+helm_install() {
     kubectl create namespace "$NAMESPACE"
     kubectl create namespace "$OTHER"
     helm install luminate "$CHART" --create-namespace --wait --timeout "${PATIENCE}s" \
@@ -255,17 +256,17 @@ node_drained() {
 }
 
 scales_out() {
-    start_load press prod "$(token deployment/prod)" --writers 8 --every 1 --samples 500 --ask-every 0
+    eventually "$PATIENCE" 'three workers before' scaled_in
+    start_load press prod "$(token deployment/prod)" --writers 32 --every 1 --samples 2000 --ask-every 0
     eventually "$PATIENCE" 'more than three workers ready' scaled_out
-    note "$(<"$WORK/scaled")"
+    more "$(<"$WORK/scaled")"
 }
 scaled_out() {
     local hpa
     hpa=$(k get hpa prod -o json)
-    jq -e '.status.desiredReplicas > 3' <<<"$hpa" >/dev/null
-    (($(k get deployment prod -o jsonpath='{.status.readyReplicas}') > 3))
-    jq -r '"\(.status.currentMetrics[] | select(.resource.name == "cpu") | .resource.current.averageUtilization) % CPU of 70; \(.status.desiredReplicas) workers"' \
-        <<<"$hpa" >"$WORK/scaled"
+    jq -e '.status.desiredReplicas > 3' <<<"$hpa" && (($(k get deployment prod -o jsonpath='{.status.readyReplicas}') > 3)) &&
+        jq -r '"\(.status.currentMetrics[] | select(.resource.name == "cpu") | .resource.current.averageUtilization) % CPU of 70; \(.status.desiredReplicas) workers"' \
+            <<<"$hpa" >"$WORK/scaled"
 }
 load_ends() {
     local found
@@ -301,7 +302,7 @@ wrong_password() {
     pod=$(workers wrong-password -o jsonpath='{.items[0].metadata.name}')
     eventually "$PATIENCE" 'the worker says so' health_says "$pod" password
     health=$(k get --raw "/api/v1/namespaces/$NAMESPACE/pods/$pod:8080/proxy/api/v1/health" 2>&1 || true)
-    note "get lum: $(shown wrong-password); Ready $(condition wrong-password Ready); log: $(k logs "$pod" | grep -i -m 1 password | jq -r '.fields.error // .fields.message' 2>/dev/null || true)"
+    note "get lum: $(shown wrong-password); Ready $(condition wrong-password Ready); kubectl logs: $(k logs "$pod" | jq -r 'select(.error).error' | head -n 1)"
     echo "$health"
     says wrong-password Ready ^False
 }
@@ -403,7 +404,7 @@ no_volume() { [[ -z $(kubectl get pv -o json | jq -r ".items[] | select(.spec.cl
 
 every_step() {
     step 'values that the schema refuses' schema_refuses
-    must 'helm install: two operators ready' install
+    must 'helm install: two operators ready' helm_install
     step 'helm test' chart_test
     must 'RocksDB: one worker ready' rocksdb_ready
     step 'written and queried through the Service with a token' writes_and_queries

@@ -152,10 +152,8 @@ fn ready(validated: &Validated, switch: Switch, seen: &Seen) -> Verdict {
         return not(Reason::RollingOut, count);
     }
     // An image, a volume or a password: only the pods know, and reading them is no right of the operator.
-    let advice = format!(
-        "what they wait for: kubectl describe pod -n {} -l {INSTANCE}={}",
-        validated.namespace, validated.name
-    );
+    let pods = format!("-n {} -l {INSTANCE}={}", validated.namespace, validated.name);
+    let advice = format!("why is said by kubectl describe pod {pods}, or by kubectl logs {pods}");
     not(Reason::WaitingForReplicas, format!("{count}; {advice}"))
 }
 
@@ -427,9 +425,11 @@ mod tests {
             .iter()
             .find(|condition| condition.type_ == "Ready")
             .map(|it| it.message.as_str());
-        let expected = "1 of 3 workers are ready; what they wait for: kubectl describe pod -n default \
-                        -l app.kubernetes.io/instance=prod";
-        assert_eq!(message, Some(expected));
+        let pods = "-n default -l app.kubernetes.io/instance=prod";
+        let expected = format!(
+            "1 of 3 workers are ready; why is said by kubectl describe pod {pods}, or by kubectl logs {pods}"
+        );
+        assert_eq!(message, Some(expected.as_str()));
     }
 
     #[test]
