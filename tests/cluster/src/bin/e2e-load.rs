@@ -38,7 +38,7 @@ const NO_TIME: &str = "\"timestamp\":0";
 /// Writes and asks steadily through a Service, and looks for every acknowledged sample.
 #[derive(Debug, Parser)]
 struct Options {
-    /// The API, such as http://prod.default.svc:8080
+    /// The API: scheme, host and port
     #[arg(long)]
     url: String,
     /// The token that requests carry
