@@ -364,7 +364,12 @@ definition_changed() {
     diff "$WORK/old" <(identities prod)
     note "kubectl get lumi works, resources and workers are the same"
 }
-everything_acked_is_there() { all_found "$(page steady stop)"; }
+# Failures were judged in their steps.
+everything_acked_is_there() {
+    local page
+    page=$(page steady stop)
+    all_found "$page" || jq -e '.acked > 0 and .acked == .found' <<<"$page"
+}
 
 uninstalled() {
     identities prod >"$WORK/old"
