@@ -61,6 +61,14 @@ impl Rules {
     }
 }
 
+/// A request has more samples than it may carry; nothing of it is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("more than {max} samples in one request")]
+pub struct TooManySamples {
+    /// How many are allowed.
+    pub max: usize,
+}
+
 /// One refused sample.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct SampleError {
@@ -303,6 +311,26 @@ pub(crate) mod testing {
         fn find(&self, spelling: Spelling) -> Option<SeriesHandle> {
             self.known.get(&spelling).copied()
         }
+    }
+
+    /// Rows of new series as `metric{key=value} time value`, the time since [`NOW`].
+    pub fn rows(decoded: &Decoded) -> Vec<String> {
+        let batch = &decoded.batch;
+        let row = |at: usize| {
+            let RowSeries::New(series) = batch.series[at] else { panic!("a new series") };
+            let series = &batch.new_series[series as usize];
+            let pairs = series.dimensions.iter().map(|(key, value)| format!("{key}={value}"));
+            let pairs = pairs.collect::<Vec<_>>().join(",");
+            let (time, value) = (batch.timestamps[at] - NOW, batch.values[at]);
+            format!("{}{{{pairs}}} {time} {value}", series.metric.as_str())
+        };
+        (0..batch.len()).map(row).collect()
+    }
+
+    /// Refused samples as `place code: why`.
+    pub fn errors(decoded: &Decoded) -> Vec<String> {
+        let listed = decoded.rejections.listed().iter();
+        listed.map(|error| format!("{} {:?}: {}", error.index, error.code, error.error)).collect()
     }
 
     /// 2026-01-01T00:00:00Z.

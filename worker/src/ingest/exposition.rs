@@ -14,7 +14,7 @@ use luminate_storage::model::{Dimensions, MAX_METRIC_CHARS, MetricName, NewSerie
 use luminate_storage::store::SeriesLookup;
 use memchr::{memchr, memchr2};
 
-use super::{Decoded, Problem, Rules, number};
+use super::{Decoded, Problem, Rules, TooManySamples, number};
 use crate::error::Code;
 
 /// What a spelling of this format begins with: no other's begins so.
@@ -28,14 +28,6 @@ pub enum Dialect {
     Prometheus,
     /// Seconds, with a fraction.
     OpenMetrics,
-}
-
-/// A request has more samples than it may carry; nothing of it is stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("more than {max} samples in one request")]
-pub struct TooManySamples {
-    /// How many are allowed.
-    pub max: usize,
 }
 
 /// Decodes a text, already uncompressed.
@@ -269,30 +261,11 @@ fn metric_as_sent(spelled: &[u8]) -> Option<Arc<str>> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{KnownSeries, NOW, rules};
+    use super::super::testing::{KnownSeries, NOW, errors, rows, rules};
     use super::*;
 
     fn decoded(body: &str) -> Decoded {
         decode(body.as_bytes(), Dialect::Prometheus, &rules(), &KnownSeries::none()).unwrap()
-    }
-
-    /// Rows as `metric{key=value} time value`.
-    fn rows(decoded: &Decoded) -> Vec<String> {
-        let batch = &decoded.batch;
-        let row = |at: usize| {
-            let RowSeries::New(series) = batch.series[at] else { panic!("a new series") };
-            let series = &batch.new_series[series as usize];
-            let pairs: Vec<String> =
-                series.dimensions.iter().map(|(key, value)| format!("{key}={value}")).collect();
-            let (time, value) = (batch.timestamps[at] - NOW, batch.values[at]);
-            format!("{}{{{}}} {time} {value}", series.metric.as_str(), pairs.join(","))
-        };
-        (0..batch.len()).map(row).collect()
-    }
-
-    fn errors(decoded: &Decoded) -> Vec<String> {
-        let listed = decoded.rejections.listed().iter();
-        listed.map(|error| format!("{} {:?}: {}", error.index, error.code, error.error)).collect()
     }
 
     #[test]

@@ -17,7 +17,7 @@ use luminate_storage::model::{Dimensions, MAX_METRIC_CHARS, MetricName, NewSerie
 use luminate_storage::store::SeriesLookup;
 
 use self::scan::{Field, Line, Value};
-use super::{Decoded, Problem, Rules};
+use super::{Decoded, Problem, Rules, TooManySamples};
 use crate::error::Code;
 
 /// What a spelling of this format begins with: no other's begins so.
@@ -68,14 +68,6 @@ impl Precision {
     }
 }
 
-/// A request has more samples than it may carry; nothing of it is stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("more than {max} fields in one request")]
-pub struct TooManyFields {
-    /// How many are allowed.
-    pub max: usize,
-}
-
 /// Decodes points, already uncompressed.
 ///
 /// # Errors
@@ -85,7 +77,7 @@ pub fn decode(
     precision: Precision,
     rules: &Rules,
     lookup: &dyn SeriesLookup,
-) -> Result<Decoded, TooManyFields> {
+) -> Result<Decoded, TooManySamples> {
     let mut decoder = Decoder {
         precision,
         rules,
@@ -104,7 +96,7 @@ pub fn decode(
         if decoder.decoded.next_index() as usize + fields.len().max(1) > rules.max_batch {
             // A line that says nothing takes no place.
             if !matches!(line, Ok(None)) {
-                return Err(TooManyFields { max: rules.max_batch });
+                return Err(TooManySamples { max: rules.max_batch });
             }
         }
         match line {
@@ -281,35 +273,11 @@ fn metric_as_sent(head: &[u8], field: &[u8]) -> Arc<str> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{KnownSeries, NOW, rules};
+    use super::super::testing::{KnownSeries, NOW, errors, rows, rules};
     use super::*;
 
     fn decoded(body: &str) -> Decoded {
         decode(body.as_bytes(), Precision::Milliseconds, &rules(), &KnownSeries::none()).unwrap()
-    }
-
-    /// Rows as `metric{key=value} time value`.
-    fn rows(decoded: &Decoded) -> Vec<String> {
-        let batch = &decoded.batch;
-        let row = |at: usize| {
-            let RowSeries::New(series) = batch.series[at] else { panic!("a new series") };
-            let series = &batch.new_series[series as usize];
-            let pairs: Vec<String> =
-                series.dimensions.iter().map(|(key, value)| format!("{key}={value}")).collect();
-            format!(
-                "{}{{{}}} {} {}",
-                series.metric.as_str(),
-                pairs.join(","),
-                batch.timestamps[at] - NOW,
-                batch.values[at]
-            )
-        };
-        (0..batch.len()).map(row).collect()
-    }
-
-    fn errors(decoded: &Decoded) -> Vec<String> {
-        let listed = decoded.rejections.listed().iter();
-        listed.map(|error| format!("{} {:?}: {}", error.index, error.code, error.error)).collect()
     }
 
     #[test]
@@ -444,8 +412,8 @@ mod tests {
         let rules = Rules { max_batch: 3, ..rules() };
         let read = |body: &str| decode(body.as_bytes(), Precision::Seconds, &rules, &KnownSeries::none());
         assert_eq!(read("m f=1,g=2\nm h=3\n\n# end\n").unwrap().batch.len(), 3);
-        assert_eq!(read("m f=1,g=2\nm h=3,i=4").unwrap_err(), TooManyFields { max: 3 });
-        assert_eq!(read("m f=1,g=2\nm h=3\nm").unwrap_err(), TooManyFields { max: 3 });
+        assert_eq!(read("m f=1,g=2\nm h=3,i=4").unwrap_err(), TooManySamples { max: 3 });
+        assert_eq!(read("m f=1,g=2\nm h=3\nm").unwrap_err(), TooManySamples { max: 3 });
     }
 
     /// A text in which everything that must be is escaped.

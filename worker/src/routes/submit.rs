@@ -10,11 +10,9 @@ use utoipa::ToSchema;
 
 use crate::app::AppState;
 use crate::error::{Code, Error, ErrorObject, Fault};
-use crate::ingest::exposition::TooManySamples;
 use crate::ingest::json::JsonError;
-use crate::ingest::line::TooManyFields;
 use crate::ingest::remote_write::RemoteWriteError;
-use crate::ingest::{Decoded, DescribeAll, Rejections, Rules, SampleError};
+use crate::ingest::{Decoded, DescribeAll, Rejections, Rules, SampleError, TooManySamples};
 use crate::tenant::Caller;
 
 /// Bodies of about this size are decoded where the request is handled, in a millisecond or so; larger
@@ -91,12 +89,6 @@ impl From<JsonError> for Error {
 
 impl From<TooManySamples> for Error {
     fn from(TooManySamples { max }: TooManySamples) -> Self {
-        Self::BatchTooLarge { limit: max as u64 }
-    }
-}
-
-impl From<TooManyFields> for Error {
-    fn from(TooManyFields { max }: TooManyFields) -> Self {
         Self::BatchTooLarge { limit: max as u64 }
     }
 }
