@@ -93,12 +93,8 @@ impl Cluster {
     /// # Errors
     /// The API server's.
     pub async fn apply(&self, kind: Kind, manager: &str, body: &Value, force: bool) -> kube::Result<Value> {
-        let metadata = &body["metadata"];
-        let text = |name: &str| metadata[name].as_str().unwrap_or_default();
         let params = PatchParams { force, ..PatchParams::apply(manager) };
-        let applied =
-            self.api(kind, text("namespace")).patch(text("name"), &params, &Patch::Apply(body)).await?;
-        Ok(values(&applied))
+        self.patch(kind, body, &params, &Patch::Apply(body)).await
     }
 
     /// Lays `body` over the object of its name: its lists take the place of what is there.
@@ -106,12 +102,20 @@ impl Cluster {
     /// # Errors
     /// The API server's.
     pub async fn merge(&self, kind: Kind, manager: &str, body: &Value) -> kube::Result<Value> {
-        let metadata = &body["metadata"];
-        let text = |name: &str| metadata[name].as_str().unwrap_or_default();
         let params = PatchParams { field_manager: Some(manager.to_owned()), ..PatchParams::default() };
-        let merged =
-            self.api(kind, text("namespace")).patch(text("name"), &params, &Patch::Merge(body)).await?;
-        Ok(values(&merged))
+        self.patch(kind, body, &params, &Patch::Merge(body)).await
+    }
+
+    /// Patches the object that `body` names.
+    async fn patch(
+        &self,
+        kind: Kind,
+        body: &Value,
+        params: &PatchParams,
+        patch: &Patch<&Value>,
+    ) -> kube::Result<Value> {
+        let text = |name: &str| body["metadata"][name].as_str().unwrap_or_default();
+        Ok(values(&self.api(kind, text("namespace")).patch(text("name"), params, patch).await?))
     }
 
     /// Creates an object.

@@ -13,11 +13,12 @@ mod number;
 pub mod remote_write;
 pub mod timestamp;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use luminate_storage::model::{
-    Batch, DimensionLimits, InvalidDimensions, InvalidName, MetricName, RowSeries, SeriesHandle,
-    SeriesLimits, Spelling, SpellingHasher,
+    Batch, DimensionLimits, Dimensions, InvalidDimensions, InvalidName, MetricName, NewSeries, RowSeries,
+    SeriesHandle, SeriesLimits, Spelling, SpellingHasher,
 };
 use luminate_storage::store::{Refusal, SeriesLookup};
 use serde::Serialize;
@@ -233,6 +234,42 @@ impl Decoded {
     }
 }
 
+/// The series of a request: those that the store knows, and those that the batch describes, each once.
+struct Resolver<'a> {
+    lookup: &'a dyn SeriesLookup,
+    described: HashMap<Spelling, RowSeries>,
+}
+
+impl<'a> Resolver<'a> {
+    fn new(lookup: &'a dyn SeriesLookup) -> Self {
+        Self { lookup, described: HashMap::new() }
+    }
+
+    fn hash(&self, spelled: &[u8]) -> Spelling {
+        self.lookup.hasher().hash(spelled)
+    }
+
+    fn find(&self, spelling: Spelling) -> Option<RowSeries> {
+        match self.lookup.find(spelling) {
+            Some(handle) => Some(RowSeries::Known(handle)),
+            None if self.described.is_empty() => None,
+            None => self.described.get(&spelling).copied(),
+        }
+    }
+
+    fn describe(
+        &mut self,
+        batch: &mut Batch,
+        metric: MetricName,
+        dimensions: Dimensions,
+        spelling: Spelling,
+    ) -> RowSeries {
+        let series = batch.describe(NewSeries { metric, dimensions, spelling: Some(spelling) });
+        self.described.insert(spelling, series);
+        series
+    }
+}
+
 /// Where the rows of described series came from: only such a row can be refused by the store.
 #[derive(Debug, Clone, Default)]
 pub struct DescribedRows {
@@ -276,8 +313,6 @@ impl SeriesLookup for DescribeAll {
 #[cfg(test)]
 pub(crate) mod testing {
     //! A lookup whose content a test decides.
-
-    use std::collections::HashMap;
 
     use super::*;
 

@@ -18,6 +18,8 @@ use luminate_crds::luminate::{Backend, Luminate};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
+use replicas::Step;
+
 use super::Context;
 use super::build::{self, MANAGER, Position};
 use super::children::Place;
@@ -353,11 +355,14 @@ impl Run<'_> {
 
     /// The number of workers is the autoscaler's, once there are as many as it would have at least.
     async fn hand_over(&mut self, object: &Object, live: Value) -> Result<Value, ApplyError> {
-        if object.kind != Kind::Deployment || !replicas::change_hands(self.validated, &live) {
+        if object.kind != Kind::Deployment {
             return Ok(live);
         }
-        self.confirm().await?;
-        Ok(replicas::hand_over(&self.context.cluster, self.validated, &object.body, live).await?)
+        let step = replicas::next(self.validated, &live);
+        if step != Step::None {
+            self.confirm().await?;
+        }
+        Ok(replicas::hand_over(&self.context.cluster, step, &object.body, live).await?)
     }
 
     async fn update(

@@ -7,14 +7,13 @@
 //! Grammar: Prometheus' "Exposition formats" (text 0.0.4) and OpenMetrics 1.0.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use luminate_storage::model::{Dimensions, MAX_METRIC_CHARS, MetricName, NewSeries, RowSeries, Spelling};
+use luminate_storage::model::{Dimensions, MAX_METRIC_CHARS, MetricName, RowSeries};
 use luminate_storage::store::SeriesLookup;
 use memchr::{memchr, memchr2};
 
-use super::{Decoded, Problem, Rules, TooManySamples, number};
+use super::{Decoded, Problem, Resolver, Rules, TooManySamples, number};
 use crate::error::Code;
 
 /// What a spelling of this format begins with: no other's begins so.
@@ -43,9 +42,8 @@ pub fn decode(
     let mut decoder = Decoder {
         dialect,
         rules,
-        lookup,
+        resolver: Resolver::new(lookup),
         decoded: Decoded::new(rules.series),
-        described: HashMap::new(),
         spelled: vec![TAG],
     };
     for (number, line) in body.split(|byte| *byte == b'\n').enumerate() {
@@ -64,10 +62,8 @@ pub fn decode(
 struct Decoder<'a> {
     dialect: Dialect,
     rules: &'a Rules,
-    lookup: &'a dyn SeriesLookup,
+    resolver: Resolver<'a>,
     decoded: Decoded,
-    /// Series described in this batch, so that each is described once.
-    described: HashMap<Spelling, RowSeries>,
     /// The spelling at hand, with its tag.
     spelled: Vec<u8>,
 }
@@ -128,21 +124,16 @@ impl Decoder<'_> {
     fn series(&mut self, spelled: &[u8]) -> Result<RowSeries, Problem> {
         self.spelled.truncate(1);
         self.spelled.extend_from_slice(spelled);
-        let spelling = self.lookup.hasher().hash(&self.spelled);
-        if let Some(handle) = self.lookup.find(spelling) {
-            return Ok(RowSeries::Known(handle));
-        }
-        if let Some(series) = self.described.get(&spelling) {
-            return Ok(*series);
+        let spelling = self.resolver.hash(&self.spelled);
+        if let Some(series) = self.resolver.find(spelling) {
+            return Ok(series);
         }
         let Named { metric, labels } = read_series(spelled)?;
         let pairs = labels.iter().filter(|(_, value)| !value.is_empty());
         let pairs = pairs.map(|(key, value)| (*key, value.as_ref()));
         let dimensions = Dimensions::new(pairs, &self.rules.dimensions)?;
         let metric = MetricName::new(&metric.replace(':', "_"))?;
-        let series = self.decoded.batch.describe(NewSeries { metric, dimensions, spelling: Some(spelling) });
-        self.described.insert(spelling, series);
-        Ok(series)
+        Ok(self.resolver.describe(&mut self.decoded.batch, metric, dimensions, spelling))
     }
 }
 

@@ -13,15 +13,14 @@
 pub mod scan;
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use luminate_storage::model::{Dimensions, MAX_METRIC_CHARS, MetricName, NewSeries, RowSeries, Spelling};
+use luminate_storage::model::{Dimensions, MAX_METRIC_CHARS, MetricName, RowSeries, Spelling};
 use luminate_storage::store::SeriesLookup;
 
 use self::scan::{Scanner, SyntaxError, skip_space, text};
-use super::{Decoded, Problem, Rules, number, timestamp};
+use super::{Decoded, Problem, Resolver, Rules, number, timestamp};
 use crate::error::Code;
 
 /// Keeps spellings of this format apart from those of others.
@@ -93,9 +92,8 @@ fn decode_elements<'a>(
     let mut decoder = Decoder {
         body,
         rules,
-        lookup,
+        resolver: Resolver::new(lookup),
         decoded: Decoded::new(rules.series),
-        described: HashMap::new(),
         spelled: vec![FORMAT_TAG],
     };
     let mut more = scanner.open(b']');
@@ -120,10 +118,8 @@ fn decode_elements<'a>(
 struct Decoder<'a> {
     body: &'a [u8],
     rules: &'a Rules,
-    lookup: &'a dyn SeriesLookup,
+    resolver: Resolver<'a>,
     decoded: Decoded,
-    /// Series described in this batch, so that each is described once.
-    described: HashMap<Spelling, RowSeries>,
     /// The tag, the name and the dimensions of the element at hand.
     spelled: Vec<u8>,
 }
@@ -193,7 +189,7 @@ impl Decoder<'_> {
             return None;
         }
         let spelling = self.spell(&name, &dimensions);
-        let series = self.find(spelling)?;
+        let series = self.resolver.find(spelling)?;
         self.decoded.batch.push(series, time, sample);
         Some(at + 1)
     }
@@ -202,15 +198,7 @@ impl Decoder<'_> {
         self.spelled.truncate(1);
         self.spelled.extend_from_slice(&self.body[name.clone()]);
         self.spelled.extend_from_slice(&self.body[dimensions.clone()]);
-        self.lookup.hasher().hash(&self.spelled)
-    }
-
-    fn find(&self, spelling: Spelling) -> Option<RowSeries> {
-        match self.lookup.find(spelling) {
-            Some(handle) => Some(RowSeries::Known(handle)),
-            None if self.described.is_empty() => None,
-            None => self.described.get(&spelling).copied(),
-        }
+        self.resolver.hash(&self.spelled)
     }
 
     /// The element at `at` by the full grammar: its row is taken or it is rejected; returns where it ends.
@@ -245,12 +233,11 @@ impl Decoder<'_> {
         }
         let dimensions = fields.dimensions.clone().unwrap_or_default();
         let spelling = self.spell(name, &dimensions);
-        if let Some(series) = self.find(spelling) {
+        if let Some(series) = self.resolver.find(spelling) {
             return Ok((series, time, value));
         }
         let dimensions = self.dimensions(&self.body[dimensions])?;
-        let series = self.decoded.batch.describe(NewSeries { metric, dimensions, spelling: Some(spelling) });
-        self.described.insert(spelling, series);
+        let series = self.resolver.describe(&mut self.decoded.batch, metric, dimensions, spelling);
         Ok((series, time, value))
     }
 

@@ -10,14 +10,13 @@
 mod scan;
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use luminate_storage::model::{Dimensions, MAX_METRIC_CHARS, MetricName, NewSeries, RowSeries, Spelling};
+use luminate_storage::model::{Dimensions, MAX_METRIC_CHARS, MetricName, RowSeries, Spelling};
 use luminate_storage::store::SeriesLookup;
 
 use self::scan::{Field, Line, Value};
-use super::{Decoded, Problem, Rules, TooManySamples};
+use super::{Decoded, Problem, Resolver, Rules, TooManySamples};
 use crate::error::Code;
 
 /// What a spelling of this format begins with: no other's begins so.
@@ -81,30 +80,24 @@ pub fn decode(
     let mut decoder = Decoder {
         precision,
         rules,
-        lookup,
+        resolver: Resolver::new(lookup),
         decoded: Decoded::new(rules.series),
-        described: HashMap::new(),
         spelled: vec![TAG],
-        fields: Vec::new(),
     };
-    let (mut at, mut number) = (0, 0);
+    let (mut fields, mut at, mut number) = (Vec::new(), 0, 0);
     while at < body.len() {
         number += 1;
-        let mut fields = std::mem::take(&mut decoder.fields);
         fields.clear();
         let (line, next) = scan::line(body, at, &mut fields);
-        if decoder.decoded.next_index() as usize + fields.len().max(1) > rules.max_batch {
-            // A line that says nothing takes no place.
-            if !matches!(line, Ok(None)) {
-                return Err(TooManySamples { max: rules.max_batch });
-            }
+        let places = if matches!(line, Ok(None)) { 0 } else { fields.len().max(1) };
+        if decoder.decoded.next_index() as usize + places > rules.max_batch {
+            return Err(TooManySamples { max: rules.max_batch });
         }
         match line {
             Ok(Some(line)) => decoder.point(&line, &fields, number),
             Ok(None) => {}
             Err(what) => decoder.refuse_line(number, what),
         }
-        decoder.fields = fields;
         at = next;
     }
     Ok(decoder.decoded)
@@ -113,14 +106,10 @@ pub fn decode(
 struct Decoder<'a> {
     precision: Precision,
     rules: &'a Rules,
-    lookup: &'a dyn SeriesLookup,
+    resolver: Resolver<'a>,
     decoded: Decoded,
-    /// Series described in this batch, so that each is described once.
-    described: HashMap<Spelling, RowSeries>,
     /// The spelling at hand: the tag, the hash of measurement and tags, a field's key.
     spelled: Vec<u8>,
-    /// The fields of the line at hand.
-    fields: Vec<Field<'a>>,
 }
 
 impl<'a> Decoder<'a> {
@@ -149,7 +138,7 @@ impl<'a> Decoder<'a> {
         if !self.rules.accepts(time) {
             return self.refuse_fields(line, fields, &self.rules.outside(time));
         }
-        let Spelling(head) = self.lookup.hasher().hash(line.head);
+        let Spelling(head) = self.resolver.hash(line.head);
         self.spelled.truncate(1);
         self.spelled.extend_from_slice(&head.to_le_bytes());
         let mut named = None;
@@ -193,12 +182,9 @@ impl<'a> Decoder<'a> {
     ) -> Result<RowSeries, Problem> {
         self.spelled.truncate(1 + size_of::<u128>());
         self.spelled.extend_from_slice(field.key);
-        let spelling = self.lookup.hasher().hash(&self.spelled);
-        if let Some(handle) = self.lookup.find(spelling) {
-            return Ok(RowSeries::Known(handle));
-        }
-        if let Some(series) = self.described.get(&spelling) {
-            return Ok(*series);
+        let spelling = self.resolver.hash(&self.spelled);
+        if let Some(series) = self.resolver.find(spelling) {
+            return Ok(series);
         }
         let head = match named {
             Some(head) => head,
@@ -207,9 +193,7 @@ impl<'a> Decoder<'a> {
         let metric = metric_name(&head.measurement, &text(field.key, "a field's key")?)?;
         let pairs = head.tags.iter().map(|(key, value)| (key.as_ref(), value.as_ref()));
         let dimensions = Dimensions::new(pairs, &self.rules.dimensions)?;
-        let series = self.decoded.batch.describe(NewSeries { metric, dimensions, spelling: Some(spelling) });
-        self.described.insert(spelling, series);
-        Ok(series)
+        Ok(self.resolver.describe(&mut self.decoded.batch, metric, dimensions, spelling))
     }
 }
 

@@ -6,14 +6,13 @@
 //! for empty summaries and as the marker of a stale series.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use luminate_storage::model::{Dimensions, MAX_METRIC_CHARS, MetricName, NewSeries, RowSeries, Spelling};
+use luminate_storage::model::{Dimensions, MAX_METRIC_CHARS, MetricName, RowSeries, Spelling};
 use luminate_storage::store::SeriesLookup;
 
 use self::wire::{Field, Fields, MalformedMessage};
-use super::{Decoded, Problem, Rules};
+use super::{Decoded, Problem, Resolver, Rules};
 use crate::error::Code;
 
 mod wire;
@@ -57,9 +56,8 @@ pub enum RemoteWriteError {
 pub fn decode(body: &[u8], rules: &Rules, lookup: &dyn SeriesLookup) -> Result<Decoded, RemoteWriteError> {
     let mut decoder = Decoder {
         rules,
-        lookup,
+        resolver: Resolver::new(lookup),
         decoded: Decoded::new(rules.series),
-        described: HashMap::new(),
         scattered: Vec::new(),
         samples: Vec::new(),
     };
@@ -76,10 +74,8 @@ pub fn decode(body: &[u8], rules: &Rules, lookup: &dyn SeriesLookup) -> Result<D
 
 struct Decoder<'a> {
     rules: &'a Rules,
-    lookup: &'a dyn SeriesLookup,
+    resolver: Resolver<'a>,
     decoded: Decoded,
-    /// Series described in this batch, so that each is described once.
-    described: HashMap<Spelling, RowSeries>,
     /// The labels of a series whose labels don't stand in one block.
     scattered: Vec<u8>,
     /// The samples of the series at hand.
@@ -140,12 +136,9 @@ impl Decoder<'_> {
 
     /// The series that `labels` spell, or why it is refused.
     fn resolve(&mut self, labels: &[u8]) -> Result<Result<RowSeries, Problem>, MalformedMessage> {
-        let spelling = self.lookup.hasher().hash(labels);
-        if let Some(handle) = self.lookup.find(spelling) {
-            return Ok(Ok(RowSeries::Known(handle)));
-        }
-        if let Some(series) = self.described.get(&spelling) {
-            return Ok(Ok(*series));
+        let spelling = self.resolver.hash(labels);
+        if let Some(series) = self.resolver.find(spelling) {
+            return Ok(Ok(series));
         }
         let labels = read_labels(labels)?;
         Ok(self.describe(&labels, spelling))
@@ -155,9 +148,7 @@ impl Decoder<'_> {
         let (metric, pairs) = texts(labels)?;
         let pairs = pairs.iter().copied();
         let dimensions = Dimensions::new(pairs, &self.rules.dimensions)?;
-        let series = self.decoded.batch.describe(NewSeries { metric, dimensions, spelling: Some(spelling) });
-        self.described.insert(spelling, series);
-        Ok(series)
+        Ok(self.resolver.describe(&mut self.decoded.batch, metric, dimensions, spelling))
     }
 }
 

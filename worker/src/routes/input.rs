@@ -39,13 +39,17 @@ pub fn media_parameter(headers: &HeaderMap, name: &str) -> Option<String> {
     Some(value.trim().trim_matches('"').to_ascii_lowercase())
 }
 
+/// Whether the body's media type is `expected`.
+pub fn is_media(headers: &HeaderMap, expected: &str) -> bool {
+    media_type(headers, &CONTENT_TYPE) == expected
+}
+
 /// Checks that the body's media type is `expected`, or, where `optional`, that none is named.
 ///
 /// # Errors
 /// `UnsupportedMediaType`.
 pub fn expect_media(headers: &HeaderMap, expected: &'static str, optional: bool) -> Result<(), Error> {
-    let found = media_type(headers, &CONTENT_TYPE);
-    if found == expected || (optional && !headers.contains_key(CONTENT_TYPE)) {
+    if is_media(headers, expected) || (optional && !headers.contains_key(CONTENT_TYPE)) {
         return Ok(());
     }
     Err(Error::UnsupportedMediaType { allowed: expected })

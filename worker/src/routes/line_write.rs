@@ -4,19 +4,18 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use luminate_storage::store::SeriesLookup;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::input::Parameters;
 use super::openapi::BodyErrors;
-use super::submit::{Format, Submitted, submit};
+use super::submit::{Submitted, encoded, submit};
 use crate::app::AppState;
 use crate::body::Received;
 use crate::error::{Error, Fault};
-use crate::ingest::body::{self, Encoding};
+use crate::ingest::SampleError;
+use crate::ingest::body::Encoding;
 use crate::ingest::line::{self, Precision};
-use crate::ingest::{Rules, SampleError};
 use crate::tenant::CanWrite;
 
 /// What clients of InfluxDB say beside their points. Where they write to is theirs to say there; here it is the
@@ -77,13 +76,8 @@ pub async fn line_write(
 ) -> Result<Response, Error> {
     let precision = precision(&parameters.precision)?;
     let encoding = Encoding::of(&headers)?;
-    let format = Format {
-        compressed: encoding != Encoding::Identity,
-        decompress: move |wire, limit| Ok(body::decode(wire, encoding, limit)?),
-        decode: move |body: &[u8], rules: &Rules, lookup: &dyn SeriesLookup| {
-            Ok(line::decode(body, precision, rules, lookup)?)
-        },
-    };
+    let format =
+        encoded(encoding, move |body, rules, lookup| Ok(line::decode(body, precision, rules, lookup)?));
     Ok(answer(submit(&state, &caller.caller, body.bytes.clone(), format).await?))
 }
 

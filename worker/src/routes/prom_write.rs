@@ -1,11 +1,9 @@
 //! `POST /api/v1/prom/write`: Prometheus remote write 1.0.
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use luminate_storage::store::SeriesLookup;
 use serde_json::Map;
 
 use super::input;
@@ -15,7 +13,7 @@ use crate::app::AppState;
 use crate::body::Received;
 use crate::error::{Code, Error, ErrorObject};
 use crate::ingest::body::{self, Encoding};
-use crate::ingest::{Rules, remote_write};
+use crate::ingest::remote_write;
 use crate::tenant::CanWrite;
 
 /// The message of version 1, which is also what an absent `proto` means.
@@ -47,13 +45,10 @@ pub async fn prom_write(
     body: Received,
 ) -> Result<Response, Error> {
     check_headers(&headers)?;
-    let format = Format {
-        compressed: true,
-        decompress: |wire: Bytes, limit| Ok(body::decode_snappy_block(&wire, limit)?),
-        decode: |body: &[u8], rules: &Rules, lookup: &dyn SeriesLookup| {
-            Ok(remote_write::decode(body, rules, lookup)?)
-        },
-    };
+    let format = Format::compressed(
+        |wire, limit| Ok(body::decode_snappy_block(&wire, limit)?),
+        |body, rules, lookup| Ok(remote_write::decode(body, rules, lookup)?),
+    );
     let submitted = submit(&state, &caller.caller, body.bytes.clone(), format).await?;
     Ok(answer(submitted))
 }

@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 
 use crate::app::AppState;
 use crate::error::{Code, Error, ErrorObject, Fault};
+use crate::ingest::body::{self, Encoding};
 use crate::ingest::json::JsonError;
 use crate::ingest::remote_write::RemoteWriteError;
 use crate::ingest::{Decoded, DescribeAll, Rejections, Rules, SampleError, TooManySamples};
@@ -25,11 +26,33 @@ const EXPANSION: usize = 8;
 #[derive(Debug, Clone, Copy)]
 pub struct Format<U, D> {
     /// Whether there is something to decompress.
-    pub compressed: bool,
-    /// Undoes the content encoding, within a limit.
-    pub decompress: U,
-    /// Reads samples from what comes out.
-    pub decode: D,
+    compressed: bool,
+    decompress: U,
+    decode: D,
+}
+
+impl<U, D> Format<U, D>
+where
+    U: FnOnce(Bytes, usize) -> Result<Bytes, Error> + Send + 'static,
+    D: Fn(&[u8], &Rules, &dyn SeriesLookup) -> Result<Decoded, Error> + Copy + Send + 'static,
+{
+    /// A format whose bodies are always compressed: `decompress` undoes that within a limit, and `decode` reads samples
+    /// from what comes out.
+    pub fn compressed(decompress: U, decode: D) -> Self {
+        Self { compressed: true, decompress, decode }
+    }
+}
+
+/// A format whose bodies may have any content encoding.
+pub fn encoded<D>(
+    encoding: Encoding,
+    decode: D,
+) -> Format<impl FnOnce(Bytes, usize) -> Result<Bytes, Error> + Send + 'static, D>
+where
+    D: Fn(&[u8], &Rules, &dyn SeriesLookup) -> Result<Decoded, Error> + Copy + Send + 'static,
+{
+    let compressed = encoding != Encoding::Identity;
+    Format { compressed, decompress: move |wire, limit| Ok(body::decode(wire, encoding, limit)?), decode }
 }
 
 /// What became of a request's samples.

@@ -3,17 +3,15 @@
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
-use luminate_storage::store::SeriesLookup;
 
 use super::input;
 use super::openapi::BodyErrors;
 use super::prom_write::answer;
-use super::submit::{Format, WriteAnswer, submit};
+use super::submit::{WriteAnswer, encoded, submit};
 use crate::app::AppState;
 use crate::body::Received;
 use crate::error::Error;
-use crate::ingest::Rules;
-use crate::ingest::body::{self, Encoding};
+use crate::ingest::body::Encoding;
 use crate::ingest::exposition::{self, Dialect};
 use crate::tenant::CanWrite;
 
@@ -44,17 +42,12 @@ pub async fn text_write(
     body: Received,
 ) -> Result<Response, Error> {
     let encoding = Encoding::of(&headers)?;
-    let dialect = match input::expect_media(&headers, "application/openmetrics-text", false) {
-        Ok(()) => Dialect::OpenMetrics,
-        Err(_) => Dialect::Prometheus,
+    let dialect = match input::is_media(&headers, "application/openmetrics-text") {
+        true => Dialect::OpenMetrics,
+        false => Dialect::Prometheus,
     };
-    let format = Format {
-        compressed: encoding != Encoding::Identity,
-        decompress: move |wire, limit| Ok(body::decode(wire, encoding, limit)?),
-        decode: move |body: &[u8], rules: &Rules, lookup: &dyn SeriesLookup| {
-            Ok(exposition::decode(body, dialect, rules, lookup)?)
-        },
-    };
+    let format =
+        encoded(encoding, move |body, rules, lookup| Ok(exposition::decode(body, dialect, rules, lookup)?));
     Ok(answer(submit(&state, &caller.caller, body.bytes.clone(), format).await?))
 }
 

@@ -5,17 +5,16 @@ use std::collections::BTreeMap;
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
-use luminate_storage::store::SeriesLookup;
 use utoipa::ToSchema;
 
 use super::input::{self, Time};
 use super::openapi::BodyErrors;
-use super::submit::{Format, Submitted, WriteAnswer, submit};
+use super::submit::{Submitted, WriteAnswer, encoded, submit};
 use crate::app::AppState;
 use crate::body::Received;
 use crate::error::Error;
-use crate::ingest::body::{self, Encoding};
-use crate::ingest::{Rules, json};
+use crate::ingest::body::Encoding;
+use crate::ingest::json;
 use crate::tenant::CanWrite;
 
 /// Samples to store. The decoder reads them without building this: it documents what is read.
@@ -69,13 +68,7 @@ pub async fn write(
 ) -> Result<(StatusCode, Json<WriteAnswer>), Error> {
     input::expect_media(&headers, "application/json", true)?;
     let encoding = Encoding::of(&headers)?;
-    let format = Format {
-        compressed: encoding != Encoding::Identity,
-        decompress: move |wire, limit| Ok(body::decode(wire, encoding, limit)?),
-        decode: |body: &[u8], rules: &Rules, lookup: &dyn SeriesLookup| {
-            Ok(json::decode(body, rules, lookup)?)
-        },
-    };
+    let format = encoded(encoding, |body, rules, lookup| Ok(json::decode(body, rules, lookup)?));
     let submitted = submit(&state, &caller.caller, body.bytes.clone(), format).await?;
     Ok(answer(submitted))
 }

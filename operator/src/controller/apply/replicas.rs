@@ -24,20 +24,14 @@ pub(super) fn at_first(validated: &Validated, body: &Value) -> Value {
     body
 }
 
-/// Whether the number has to change hands.
-pub(super) fn change_hands(validated: &Validated, live: &Value) -> bool {
-    next(validated, live) != Step::None
-}
-
-/// Takes the number from the operator's own hand, if it is there, and from the keeper's, if the autoscaler
-/// has it too.
+/// Does what the number needs next.
 pub(super) async fn hand_over(
     cluster: &Cluster,
-    validated: &Validated,
+    step: Step,
     body: &Value,
     live: Value,
 ) -> kube::Result<Value> {
-    match next(validated, &live) {
+    match step {
         Step::None => Ok(live),
         Step::Keep(replicas) => {
             let spec = json!({ "replicas": replicas });
@@ -50,14 +44,19 @@ pub(super) async fn hand_over(
     }
 }
 
+/// What the number of workers needs.
 #[derive(Debug, PartialEq, Eq)]
-enum Step {
+pub(super) enum Step {
+    /// It is in the right hands.
     None,
+    /// It is in the operator's own hand: the keeper takes it.
     Keep(i64),
+    /// The keeper and the autoscaler have it: the keeper gives it up.
     GiveUp,
 }
 
-fn next(validated: &Validated, live: &Value) -> Step {
+/// What the number needs next, as a live Deployment has it.
+pub(super) fn next(validated: &Validated, live: &Value) -> Step {
     let BackendSettings::ClickHouse(section) = &validated.settings else { return Step::None };
     if !validated.autoscaled() {
         return Step::None;
@@ -146,7 +145,7 @@ mod tests {
         let mut spec = clickhouse();
         spec.clickhouse.as_mut().unwrap().autoscaling.enabled = false;
         let validated = validated(spec);
-        assert!(!change_hands(&validated, &live(1, &[operator()])));
-        assert!(!change_hands(&validated, &live(1, &[keeper(), autoscaler()])));
+        assert_eq!(next(&validated, &live(1, &[operator()])), Step::None);
+        assert_eq!(next(&validated, &live(1, &[keeper(), autoscaler()])), Step::None);
     }
 }

@@ -87,13 +87,9 @@ impl<'a> Cursor<'a> {
     fn head(&mut self) -> Result<&'a [u8], &'static str> {
         let start = self.at;
         loop {
-            let found = memchr2(b' ', b'\n', &self.body[self.at..]).ok_or("there are no fields");
-            let Ok(found) = found else {
-                self.at = self.body.len();
-                return Err("there are no fields");
-            };
-            self.at += found;
-            if self.body[self.at] == b'\n' {
+            let rest = &self.body[self.at..];
+            self.at += memchr2(b' ', b'\n', rest).unwrap_or(rest.len());
+            if self.body.get(self.at) != Some(&b' ') {
                 return Err("there are no fields");
             }
             if !is_escaped(self.body, start, self.at) {
