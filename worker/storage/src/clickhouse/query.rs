@@ -10,11 +10,12 @@
 //! - **Groups**: what is made of the samples of a series in one part of the table is gathered by the series' groups,
 //!   in one pass; parts that overlap in time are what tells. Where that would make as many numbers as there are
 //!   samples, series get the numbers of their groups instead, samples are gathered by those and by bucket, and a
-//!   survey of the same parts says first whether they overlap. Rates and integrals go through a series' samples
-//!   in order, surveyed in the same way.
+//!   survey of the same parts says first whether they overlap.
+//! - **Rates** go through each series' samples in order, in one pass too: two of one time are seen there.
+//!   Integrals do so after a survey.
 //! - **Raw samples** of few series are read as they are; two of one series and time stand beside each other.
-//! - **What it cost** comes as one more row: series with a sample in range, and samples read, surveyed
-//!   in the same statement. Where there are more of them than may be read, the survey is all that is done.
+//! - **What it cost** comes with the answer: series with a sample in range, and samples read, counted on the way or
+//!   surveyed in the same statement. Where a survey finds more of them than may be read, it is all that is done.
 //!
 //! What has expired is left out by the bounds in time that are bound.
 

@@ -12,15 +12,20 @@ use crate::model::{
 };
 use crate::store::{QueryContext, Result};
 
-/// A cell; or, `of_all`, in `samples` the series with a sample in range, and the samples read.
+/// The bucket of a row that is no cell, but tells of all samples.
+const NO_BUCKET: i64 = i64::MIN;
+
+/// A cell, with what it or another row tells of all samples: series with one in range, samples read, and how
+/// often parts of the table overlap so that a sample may have been read twice.
 #[derive(Debug, Row, Deserialize)]
 struct CellRow {
-    of_all: bool,
     names: Vec<String>,
     bucket: i64,
     value: f64,
     samples: u64,
+    series: u64,
     scanned: u64,
+    overlaps: u64,
 }
 
 impl CellRow {
@@ -110,16 +115,17 @@ impl Cells<'_> {
         let Text { chosen, always_final, .. } = reader.text(&selected);
         let text = Text { chosen, always_final, ..self.text };
         let mut cells = self.rows(reader, &selected, text, context).await?;
-        let survey = cells.iter().position(|cell| cell.of_all).map(|at| cells.remove(at));
-        let (series_matched, points_scanned) = survey.map_or((0, 0), |row| (row.samples, row.scanned));
+        let most = |of: fn(&CellRow) -> u64| cells.iter().map(of).max().unwrap_or(0);
+        let (series_matched, points_scanned) = (most(|row| row.series), most(|row| row.scanned));
         context.check(points_scanned)?;
+        cells.retain(|cell| cell.bucket != NO_BUCKET);
         let truncated = cells.len() > self.limit;
         cells.truncate(self.limit);
         let stats = QueryStats { points_scanned, series_matched, truncated };
         Ok(Answer { rows: cells.into_iter().map(row).collect(), stats })
     }
 
-    /// The rows of the answer and the one of all samples.
+    /// The rows of the answer: in one pass, unless that read a sample twice.
     async fn rows(
         &self,
         reader: &Reader<'_>,
@@ -127,11 +133,9 @@ impl Cells<'_> {
         mut text: Text,
         context: &QueryContext,
     ) -> Result<Vec<CellRow>> {
-        if text.one_pass() {
-            let parts = text.fill(include_str!("../sql/aggregate_parts.sql"));
-            let rows = self.put(reader, selected, parts, context).await?;
-            let overlapping = rows.iter().any(|row| row.of_all && row.bucket > 0);
-            if !overlapping {
+        if let Some(file) = text.one_pass() {
+            let rows = self.put(reader, selected, text.fill(file), context).await?;
+            if rows.iter().all(|row| row.overlaps == 0) {
                 return Ok(rows);
             }
             text.always_final = true;

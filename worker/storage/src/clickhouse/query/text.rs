@@ -32,7 +32,7 @@ pub struct Text {
     pub keys: usize,
     /// Whether there are buckets.
     pub bucketed: bool,
-    /// What is made of the samples, where it is an aggregate.
+    /// What is made of the samples; none where it is a rate.
     pub aggregation: Option<Aggregation>,
 }
 
@@ -47,16 +47,20 @@ impl Text {
         filled
     }
 
-    /// Whether numbers by series and part of the table are asked for, so that samples needn't be surveyed first.
+    /// The statement that reads samples once, without surveying them first, where there is one that pays.
     ///
-    /// An integral goes through the samples in order. With buckets there may be as many numbers as samples: that
-    /// pays where few series are bound, which `FINAL` would read, and where a number is small.
+    /// Aggregates are made of numbers by series and part of the table. With buckets there may be as many numbers
+    /// as samples: that pays where few series are bound, which `FINAL` would read, and where a number is small.
+    /// A rate goes through each series' samples in order. So does an integral, but only after a survey.
     #[must_use]
-    pub fn one_pass(&self) -> bool {
-        let small = self.aggregation.is_some_and(|aggregation| aggregation.quantile().is_none());
-        let made_of_parts = self.aggregation.is_some_and(|aggregation| aggregation != Aggregation::Integral);
+    pub fn one_pass(&self) -> Option<&'static str> {
+        let Some(aggregation) = self.aggregation else {
+            return (!self.always_final).then_some(include_str!("../sql/rate_arrays.sql"));
+        };
+        let small = aggregation.quantile().is_none();
         let pays = !self.bucketed || (self.chosen == Chosen::Few && small);
-        made_of_parts && pays && !self.always_final
+        let made_of_parts = aggregation != Aggregation::Integral && pays && !self.always_final;
+        made_of_parts.then_some(include_str!("../sql/aggregate_parts.sql"))
     }
 
     fn word(&self, word: &str) -> Cow<'static, str> {
@@ -83,8 +87,11 @@ impl Text {
             }
             "FILTERS" if self.chosen == Chosen::Filtered => "AND hasAll(pairs, {pairs:Array(String)})".into(),
             "LIVING" => include_str!("../sql/living.sql").into(),
+            "NONE" => "toInt64(-9223372036854775808)".into(),
             "GROUP" if self.grouped() => "names".into(),
-            "GROUP" => "CAST([], 'Array(String)')".into(),
+            "NAMES_OF_GROUP" if self.grouped() => "any(names)".into(),
+            "GROUP" | "NAMES_OF_GROUP" => "CAST([], 'Array(String)')".into(),
+            "BY_GROUP" => self.by_group().into(),
             "ID" if self.grouped() => "id,".into(),
             "NAMED" | "NAMED_SERIES" | "GROUPED" | "CHOSEN" | "FILTERS" | "ID" => "".into(),
             _ => self.bucket_word(word),
@@ -96,6 +103,16 @@ impl Text {
         let keys: Vec<String> =
             (0..self.keys).map(|key| format!("dimensions[{{{}:String}}]", key_parameter(key))).collect();
         keys.join(", ")
+    }
+
+    /// How numbers by series become those by group and bucket; one of all samples, where there are any.
+    fn by_group(&self) -> &'static str {
+        match (self.bucketed, self.grouped()) {
+            (true, true) => "GROUP BY cell, id",
+            (true, false) => "GROUP BY cell",
+            (false, true) => "GROUP BY id",
+            (false, false) => "HAVING sum(n) > 0",
+        }
     }
 
     fn grouped(&self) -> bool {
@@ -117,8 +134,8 @@ impl Text {
             }
             ("BY_CELL", true) => "cell,",
             ("CELL", true) => "cell",
-            ("SERIES", true) => "uniqExact(fp)",
-            ("SERIES", false) => "count()",
+            ("SERIES", true) => "uniqExactMerge(uniqExactState(fp)) OVER ()",
+            ("SERIES", false) => "sum(count()) OVER ()",
             ("CELL", false) | ("BUCKET", false) => "toInt64(0)",
             ("BUCKETS", false) => "[toInt64(0)]",
             ("LEFT", false) => "before",
@@ -182,6 +199,7 @@ mod tests {
             include_str!("../sql/aggregate_parts.sql"),
             include_str!("../sql/integral.sql"),
             include_str!("../sql/rate.sql"),
+            include_str!("../sql/rate_arrays.sql"),
         ];
         for aggregation in Aggregation::ALL {
             for at in 0..24 {

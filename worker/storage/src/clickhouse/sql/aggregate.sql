@@ -1,5 +1,5 @@
 @SURVEY_ROW@
-SELECT false, @GROUP@ AS group, bucket, made, n, 0
+SELECT @GROUP@ AS group, bucket, made, n, 0, 0, 0
 FROM
 (
     SELECT @ID@ @BUCKET@ AS bucket, @MADE@ AS made, count() AS n

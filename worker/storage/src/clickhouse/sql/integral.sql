@@ -1,7 +1,7 @@
 @SURVEY_ROW@
 -- Each sample with the segment that ends in it, once for each bucket that the segment reaches; its last
 -- bucket, or its only one, is the sample's own.
-SELECT false, @GROUP@ AS group, bucket, made, n, 0
+SELECT @GROUP@ AS group, bucket, made, n, 0, 0, 0
 FROM
 (
     WITH

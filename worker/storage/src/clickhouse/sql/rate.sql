@@ -1,5 +1,5 @@
 @SURVEY_ROW@
-SELECT false, @GROUP@ AS group, bucket, made, 0, 0
+SELECT @GROUP@ AS group, bucket, made, 0, 0, 0, 0
 FROM
 (
     SELECT @ID@ @BUCKET@ AS bucket, sum(step) / ({interval:Int64} / 1000) AS made

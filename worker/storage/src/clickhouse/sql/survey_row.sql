@@ -1,6 +1,6 @@
--- The first row tells of all samples (series, samples read), the others are the answer's.
+-- The row without a bucket tells of all samples, the others are the answer's.
 WITH @SURVEY@ AS survey
 SELECT
-    true AS of_all, CAST([], 'Array(String)') AS names, toInt64(0) AS bucket, toFloat64(0) AS value,
-    assumeNotNull(survey.1) AS samples, assumeNotNull(survey.2) AS scanned
+    CAST([], 'Array(String)') AS names, @NONE@ AS bucket, toFloat64(0) AS value, toUInt64(0) AS samples,
+    assumeNotNull(survey.1) AS series, assumeNotNull(survey.2) AS scanned, toUInt64(0) AS overlaps
 UNION ALL
