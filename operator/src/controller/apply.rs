@@ -373,6 +373,9 @@ impl Run<'_> {
         note: Option<Note>,
     ) -> Result<(), ApplyError> {
         let cluster = &self.context.cluster;
+        if replace::is_left(&live) {
+            self.confirm().await?;
+        }
         let live = replace::give_up(cluster, object.kind, live).await?;
         let live = match self.hand_over(object, live).await {
             Ok(live) => live,

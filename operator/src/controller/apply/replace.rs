@@ -37,6 +37,11 @@ pub(super) async fn give_up(cluster: &Cluster, kind: Kind, live: Value) -> kube:
     }
 }
 
+/// Whether the patch's manager still has something: whoever should have given it up was interrupted.
+pub(super) fn is_left(live: &Value) -> bool {
+    without_replacer(live).is_some()
+}
+
 fn without_replacer(live: &Value) -> Option<Value> {
     let metadata = &live["metadata"];
     let entries = metadata["managedFields"].as_array()?;
@@ -63,6 +68,7 @@ mod tests {
             json!({ "metadata": { "name": "a", "namespace": "b", "resourceVersion": "7", "managedFields": entries } })
         };
         assert_eq!(without_replacer(&live(&[MANAGER, "kubectl"])), None);
+        assert!(is_left(&live(&[REPLACER])) && !is_left(&live(&[MANAGER])));
         let patch = without_replacer(&live(&[MANAGER, REPLACER])).unwrap();
         assert_eq!(patch, live(&[MANAGER]));
         assert_eq!(without_replacer(&json!({ "metadata": {} })), None);
