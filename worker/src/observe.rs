@@ -121,7 +121,8 @@ pub async fn log(id: RequestId, request: Request, next: Next) -> Response {
         }
     }
     if error.status().is_server_error() {
-        return error.response(Some(request_id));
+        // Its headers stay, those too that a route has added.
+        *response.body_mut() = error.response(Some(request_id)).into_body();
     }
     response
 }

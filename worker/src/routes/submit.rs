@@ -120,7 +120,9 @@ impl From<RemoteWriteError> for Error {
     fn from(error: RemoteWriteError) -> Self {
         match error {
             RemoteWriteError::TooMany { max } => Self::BatchTooLarge { limit: max as u64 },
-            RemoteWriteError::Malformed(_) => Self::InvalidBody(Fault::whole(error)),
+            RemoteWriteError::Malformed { ref field, .. } => {
+                Self::InvalidBody(Fault { field: field.clone(), reason: error.to_string() })
+            }
         }
     }
 }

@@ -65,8 +65,11 @@ fn fixed<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N], MalformedMe
 }
 
 /// The varint at `at` and where it ends.
+///
+/// # Errors
+/// It has no end, or more than 64 bits.
 #[inline]
-fn varint(bytes: &[u8], at: usize) -> Result<(u64, usize), MalformedMessage> {
+pub fn varint(bytes: &[u8], at: usize) -> Result<(u64, usize), MalformedMessage> {
     let mut value = 0;
     for (count, byte) in bytes.get(at..).unwrap_or_default().iter().take(10).enumerate() {
         if count == 9 && *byte > 1 {
