@@ -7,7 +7,7 @@ BIN := $(CARGO_TARGET_DIR)/release
 # The whole workspace always, so that features unify to the same dependencies in every target.
 CARGO_FLAGS := --release --locked --workspace
 
-.PHONY: help run clickhouse build image test test-long differential faults kill9 powercut demo bench bench-clickhouse \
+.PHONY: help run clickhouse build image test test-long differential faults kill9 powercut demo clients bench bench-clickhouse \
     cluster cluster-down test-operator measure-operator operator-faults operator-fuzz chart e2e lint fmt docs ci tools
 
 help: ## Say what there is
@@ -115,6 +115,11 @@ image e2e demo bench bench-clickhouse: export CARGO_PROFILE_RELEASE_DEBUG_ASSERT
 demo: build ## Compare Luminate's answers with those of a real Prometheus (DURATION=120)
 	.ci/tools demo
 	$(BIN)/demo $(if $(DURATION),--seconds $(DURATION))
+
+clients: build ## Let real agents write to the worker and count what arrives (ONLY=prometheus-2)
+	.ci/tools clients
+	tests/cluster/build agents
+	tests/clients/run $(BIN)/luminate-worker $(ONLY)
 
 bench: build ## Measure the worker (PART=ingest,disk,series,query; RUNS=3)
 	$(BIN)/bench $(if $(PART),--part $(PART)) $(if $(RUNS),--runs $(RUNS))

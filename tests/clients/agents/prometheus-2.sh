@@ -1,0 +1,6 @@
+# Prometheus 3 with remote write 2.0.
+# shellcheck shell=bash disable=SC2034
+PROGRAM=$BUILT/prometheus
+REMOTE='    protobuf_message: io.prometheus.write.v2.Request'
+FLAGS=--enable-feature=metadata-wal-records
+source "$HERE/prometheus.sh"
