@@ -1,5 +1,7 @@
-//! Prometheus remote write 1.0 as its own schema says, encoded by prost: independent of the worker's
-//! hand-written decoder.
+//! Prometheus remote write as its own schemas say, encoded by prost: independent of the worker's hand-written decoder.
+//! 1.0 is here, 2.0 in [`v2`].
+
+pub mod v2;
 
 use prost::Message;
 

@@ -15,7 +15,7 @@ use luminate_storage::model::{
     Aggregation, DimensionKey, NewSeries, Query, Selector, TimeRange, rate_interval,
 };
 
-use crate::remote_write::{self, TimeSeries};
+use crate::remote_write::{self, TimeSeries, v2};
 
 /// A sample to write.
 #[derive(Debug, Clone, Copy)]
@@ -214,8 +214,18 @@ pub fn parameter_time(random: &mut Rng, millis: i64) -> String {
     if random.bool() { rfc3339(random, millis) } else { millis.to_string() }
 }
 
-/// A remote write, and which row each sample in it is: none for those that the worker drops.
-pub fn remote_write(random: &mut Rng, rows: &[Row<'_>]) -> (Vec<u8>, Vec<Option<usize>>) {
+/// A remote write of either version.
+pub struct RemoteWrite {
+    /// What says which version it is.
+    pub headers: [(&'static str, &'static str); 3],
+    /// As it goes over the wire.
+    pub body: Vec<u8>,
+    /// Which row each sample in it is: none for those that the worker drops.
+    pub places: Vec<Option<usize>>,
+}
+
+/// Rows as a remote write.
+pub fn remote_write(random: &mut Rng, rows: &[Row<'_>]) -> RemoteWrite {
     let odd = random.u8(..3) == 0;
     let (mut message, mut places) = (Vec::<TimeSeries>::new(), Vec::new());
     let runs = rows.chunk_by(|left, right| std::ptr::eq(left.series, right.series));
@@ -239,7 +249,11 @@ pub fn remote_write(random: &mut Rng, rows: &[Row<'_>]) -> (Vec<u8>, Vec<Option<
         }
         message.push(remote_write::series(&name, &labels, &samples));
     }
-    (remote_write::body(message), places)
+    if random.bool() {
+        let body = v2::body(&v2::request(&message));
+        return RemoteWrite { headers: v2::HEADERS, body, places };
+    }
+    RemoteWrite { headers: remote_write::HEADERS, body: remote_write::body(message), places }
 }
 
 /// A body, and the name of its encoding if it has one.
@@ -322,7 +336,7 @@ mod tests {
         };
         let rows: Vec<_> = (0..100).map(|time| Row { series: &series, time, value: 1.0 }).collect();
         let longest =
-            (0..20).map(|seed| remote_write(&mut Rng::with_seed(seed), &rows).1).max_by_key(Vec::len);
+            (0..20).map(|seed| remote_write(&mut Rng::with_seed(seed), &rows).places).max_by_key(Vec::len);
         let places = longest.unwrap();
         assert!(places.len() > 100);
         assert_eq!(places.into_iter().flatten().collect::<Vec<_>>(), (0..100).collect::<Vec<_>>());

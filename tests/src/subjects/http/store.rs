@@ -22,11 +22,13 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::answers::{self, Fields, NDJSON};
-use super::spelling::{self, Row, Speller, percent};
+use super::spelling::{self, RemoteWrite, Row, Speller, percent};
 use super::{Serving, Tamper};
 use crate::http::{Connection, Response};
-use crate::{http, remote_write, token};
+use crate::{http, token};
 
+/// How many samples of a remote write were written.
+const SAMPLES_WRITTEN: &str = "x-prometheus-remote-write-samples-written";
 /// So many refused samples are listed in an answer.
 const LISTED: usize = 100;
 /// Most names of a page.
@@ -149,22 +151,28 @@ impl HttpStore {
         token::signed(&claims)
     }
 
-    /// Writes rows in one request, in one of the two formats; those that were refused.
+    /// Writes rows in one request, in one of the three formats; those that were refused.
     fn write_part(&self, tenant: &Tenant, limits: SeriesLimits, rows: &[Row<'_>]) -> Result<WriteOutcome> {
         let tier = super::tier(limits);
         // An empty remote write is no message.
         let (ask, places) = if !rows.is_empty() && self.draw(|random| random.u8(..4)) == 0 {
-            let (body, places) = self.draw(|random| spelling::remote_write(random, rows));
-            let (path, headers) = ("/api/v1/prom/write".to_owned(), remote_write::HEADERS.to_vec());
+            let RemoteWrite { headers, body, places } =
+                self.draw(|random| spelling::remote_write(random, rows));
+            let (path, headers) = ("/api/v1/prom/write".to_owned(), headers.to_vec());
             (Ask { method: "POST", path, tier, headers, body }, places)
         } else {
             let body = self.spell(|speller| speller.samples(rows));
             let ask = Ask { tier, ..Ask::json("POST", "/api/v1/write", body) };
             (ask, (0..rows.len()).map(Some).collect())
         };
+        let counted = ask.path.ends_with("/prom/write");
         let response = self.send(tenant, ask)?;
         let written = answers::written(&response)?;
         let wrong = |what: &str| StoreError::internal(format!("{what}: {}", response.text()));
+        let count = response.header(SAMPLES_WRITTEN).and_then(|count| count.parse().ok());
+        if counted && count != places.len().checked_sub(written.refused.len()) {
+            return Err(wrong("another count of written samples than sent and not refused"));
+        }
         if response.status != 204 && written.accepted as usize + written.refused.len() != rows.len() {
             return Err(wrong("samples are missing"));
         }
