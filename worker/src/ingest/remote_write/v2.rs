@@ -30,11 +30,13 @@ const SYMBOLS_PER_SAMPLE: usize = 100;
 /// Most labels of a series; the configuration allows fewer dimensions. A label takes two bytes of a body, and a
 /// hundred here.
 const MAX_LABELS: usize = 1_024;
+/// Bytes of a symbol's hash.
+const HASH: usize = size_of::<u128>();
 
 /// Reads a message into `writer`.
 pub(super) fn read(body: &[u8], writer: Writer<'_>) -> Result<Decoded, Defect> {
     let symbols = Symbols::read(body, &writer)?;
-    let mut reader = Reader { writer, symbols, references: Vec::new(), spelled: vec![TAG] };
+    let mut reader = Reader { writer, symbols, spelled: vec![TAG] };
     let (mut fields, mut at) = (Fields::new(body), 0);
     while let Some((number, field)) = fields.next()? {
         if let (TIMESERIES, Field::Bytes(message)) = (number, field) {
@@ -48,7 +50,7 @@ pub(super) fn read(body: &[u8], writer: Writer<'_>) -> Result<Decoded, Defect> {
 /// The strings of a request, and their hashes.
 struct Symbols<'a> {
     texts: Vec<&'a [u8]>,
-    hashes: Vec<[u8; size_of::<u128>()]>,
+    hashes: Vec<[u8; HASH]>,
 }
 
 impl<'a> Symbols<'a> {
@@ -86,26 +88,40 @@ impl<'a> Symbols<'a> {
         self.texts.push(text);
         self.hashes.push(hash.to_le_bytes());
     }
+
+    fn hash(&self, reference: u64) -> Option<&[u8; HASH]> {
+        self.hashes.get(usize::try_from(reference).ok()?)
+    }
+
+    /// The text of a reference that has a hash.
+    fn text(&self, reference: u64) -> &'a [u8] {
+        usize::try_from(reference).ok().and_then(|place| self.texts.get(place)).copied().unwrap_or_default()
+    }
+
+    #[cold]
+    fn out_of_range(&self, reference: u64) -> Defect {
+        let count = self.texts.len();
+        Defect::of("labels_refs", format!("it refers to symbols[{reference}], and there are {count}"))
+    }
 }
 
 struct Reader<'a, 'b> {
     writer: Writer<'a>,
     symbols: Symbols<'b>,
-    /// The labels of the series at hand: names and values in turn, all of them in the table.
-    references: Vec<u32>,
-    /// Its spelling: the tag, and each symbol's hash.
+    /// The tag, the hashes of the labels at hand, and what is left of series with more.
     spelled: Vec<u8>,
 }
 
 impl Reader<'_, '_> {
     fn series(&mut self, message: &[u8]) -> Result<(), Defect> {
-        self.references.clear();
-        self.spelled.truncate(1);
+        // References stand in one block; those of a series that has them otherwise are gathered.
+        let (mut packed, mut gathered): (&[u8], _) = (&[], Vec::new());
         let mut fields = Fields::new(message);
         while let Some((number, field)) = fields.next()? {
             match (number, field) {
-                (LABELS_REFS, Field::Bytes(packed)) => self.packed(packed)?,
-                (LABELS_REFS, Field::Varint(reference)) => self.reference(reference)?,
+                (LABELS_REFS, Field::Bytes(block)) if packed.is_empty() => packed = block,
+                (LABELS_REFS, Field::Bytes(block)) => gathered.extend_from_slice(block),
+                (LABELS_REFS, Field::Varint(reference)) => wire::append_varint(&mut gathered, reference),
                 (SAMPLES, Field::Bytes(sample)) => self.writer.sample(sample)?,
                 (HISTOGRAMS, Field::Bytes(_)) => self.writer.histogram()?,
                 (LABELS_REFS | SAMPLES | HISTOGRAMS, _) => {
@@ -115,48 +131,50 @@ impl Reader<'_, '_> {
                 _ => {}
             }
         }
-        if !self.references.len().is_multiple_of(2) {
-            let count = self.references.len();
-            return Err(Defect::of(
-                "labels_refs",
-                format!("{count} references are no pairs of name and value"),
-            ));
+        if !gathered.is_empty() {
+            gathered.splice(..0, packed.iter().copied());
+            packed = &gathered;
         }
-        let Self { writer, symbols, references, spelled } = self;
-        Ok(writer.series(&References { symbols, references, spelled })?)
+        let length = self.spell(packed)?;
+        let spelled = &self.spelled[..length];
+        Ok(self.writer.series(&References { symbols: &self.symbols, packed, spelled })?)
     }
 
-    /// Takes references that stand side by side, as they do in proto3.
-    fn packed(&mut self, packed: &[u8]) -> Result<(), Defect> {
-        let mut at = 0;
+    /// Spells the labels that `packed` refers to; returns the spelling's length.
+    fn spell(&mut self, packed: &[u8]) -> Result<usize, Defect> {
+        let most = packed.len().min(2 * MAX_LABELS);
+        if self.spelled.len() < 1 + most * HASH {
+            self.spelled.resize(1 + most * HASH, 0);
+        }
+        let (places, _) = self.spelled[1..].as_chunks_mut::<HASH>();
+        let (mut at, mut count) = (0, 0);
         while at < packed.len() {
             let (reference, end) = wire::varint(packed, at)?;
-            self.reference(reference)?;
-            at = end;
+            let Some(hash) = self.symbols.hash(reference) else {
+                return Err(self.symbols.out_of_range(reference));
+            };
+            let Some(place) = places.get_mut(count) else { return Err(too_many_labels()) };
+            *place = *hash;
+            (at, count) = (end, count + 1);
         }
-        Ok(())
-    }
-
-    fn reference(&mut self, reference: u64) -> Result<(), Defect> {
-        let place = usize::try_from(reference).unwrap_or(usize::MAX);
-        let Some(hash) = self.symbols.hashes.get(place) else {
-            let count = self.symbols.hashes.len();
-            let reason = format!("it refers to symbols[{reference}], and there are {count}");
-            return Err(Defect::of("labels_refs", reason));
-        };
-        if self.references.len() == 2 * MAX_LABELS {
-            return Err(Defect::of("labels_refs", format!("there are more than {MAX_LABELS} labels")));
-        }
-        self.spelled.extend_from_slice(hash);
-        self.references.push(place as u32);
-        Ok(())
+        if count.is_multiple_of(2) { Ok(1 + count * HASH) } else { Err(no_pairs(count)) }
     }
 }
 
-/// Labels as references into the table.
+#[cold]
+fn too_many_labels() -> Defect {
+    Defect::of("labels_refs", format!("there are more than {MAX_LABELS} labels"))
+}
+
+#[cold]
+fn no_pairs(count: usize) -> Defect {
+    Defect::of("labels_refs", format!("{count} references are no pairs of name and value"))
+}
+
+/// Labels as references into the table, all of which are in it.
 struct References<'a> {
     symbols: &'a Symbols<'a>,
-    references: &'a [u32],
+    packed: &'a [u8],
     spelled: &'a [u8],
 }
 
@@ -166,9 +184,14 @@ impl Labels for References<'_> {
     }
 
     fn read(&self) -> Result<Vec<Label<'_>>, MalformedMessage> {
-        let text = |reference: u32| self.symbols.texts.get(reference as usize).copied().unwrap_or_default();
-        let (pairs, _) = self.references.as_chunks::<2>();
-        Ok(pairs.iter().map(|[name, value]| Label { name: text(*name), value: text(*value) }).collect())
+        let (mut labels, mut at) = (Vec::new(), 0);
+        while at < self.packed.len() {
+            let (name, end) = wire::varint(self.packed, at)?;
+            let (value, end) = wire::varint(self.packed, end)?;
+            labels.push(Label { name: self.symbols.text(name), value: self.symbols.text(value) });
+            at = end;
+        }
+        Ok(labels)
     }
 }
 
