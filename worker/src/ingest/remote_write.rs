@@ -1,6 +1,6 @@
 //! Prometheus remote write, 1.0 and 2.0: protobuf messages, decoded from their bytes.
 //!
-//! [`v1`] and [`v2`] know how a message spells its series; what becomes of a series is here, for both. `__name__`
+//! `v1` and `v2` know how a message spells its series; what becomes of a series is here, for both. `__name__`
 //! becomes the metric (`:` becomes `_`), the other labels become dimensions. NaN and infinite samples are dropped and
 //! counted: Prometheus sends NaN for empty summaries and as the marker of a stale series.
 
@@ -23,6 +23,9 @@ mod wire;
 /// `Sample.value`, `.timestamp`, the same in both versions. A sample's start, which 2.0 has besides, is passed over.
 const SAMPLE_VALUE: u32 = 1;
 const SAMPLE_TIMESTAMP: u32 = 2;
+/// Most labels of a series; the configuration allows fewer dimensions. A label takes two bytes of a body, and up to a
+/// hundred here.
+const MAX_LABELS: usize = 1_024;
 /// The label that holds the metric's name.
 const NAME_LABEL: &str = "__name__";
 
@@ -174,12 +177,14 @@ impl Writer<'_> {
     /// Makes rows of what was taken: it belongs to the series with these labels.
     fn series(&mut self, labels: &impl Labels) -> Result<(), MalformedMessage> {
         let mut samples = std::mem::take(&mut self.samples);
-        let mut series = None;
+        // Each is looked for once a series, however many samples ask for it.
+        let (mut series, mut metric) = (None, None);
+        let mut named = || metric.get_or_insert_with(|| metric_as_sent(labels)).clone();
         for (time, value) in samples.drain(..) {
             if !value.is_finite() {
                 self.decoded.drop_sample();
             } else if !self.rules.accepts(time) {
-                self.decoded.reject(metric_as_sent(labels), &self.rules.outside(time));
+                self.decoded.reject(named(), &self.rules.outside(time));
             } else {
                 // Only a series with a sample to store is looked for: others must not be described.
                 let known = match &series {
@@ -188,13 +193,13 @@ impl Writer<'_> {
                 };
                 match known {
                     Ok(series) => self.decoded.batch.push(*series, time, value),
-                    Err(problem) => self.decoded.reject(metric_as_sent(labels), problem),
+                    Err(problem) => self.decoded.reject(named(), problem),
                 }
             }
         }
         self.samples = samples;
         if self.histograms > 0 {
-            self.refuse_histograms(metric_as_sent(labels));
+            self.refuse_histograms(named());
         }
         Ok(())
     }
@@ -289,6 +294,11 @@ fn metric_as_sent(labels: &impl Labels) -> Option<Arc<str>> {
     Some(name.chars().take(MAX_METRIC_CHARS).collect::<String>().into())
 }
 
+#[cold]
+fn too_many_labels() -> MalformedMessage {
+    MalformedMessage("a series has more than 1024 labels")
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::testing::{KnownSeries, NOW, errors, rows, rules};
@@ -354,6 +364,23 @@ mod tests {
                 let [error] = decoded.rejections.listed() else { panic!("one error: {code:?}") };
                 assert_eq!((error.index, error.code), (1, code), "{version:?}");
             }
+        }
+    }
+
+    #[test]
+    fn a_series_of_very_many_labels_refuses_the_message() {
+        let label = |n: usize| if n == 0 { ("__name__", "up") } else { ("k", "") };
+        let labels: Vec<_> = (0..=MAX_LABELS).map(label).collect();
+        for version in VERSIONS {
+            assert_eq!(decoded(version, &[(&labels[..MAX_LABELS], &[(NOW, 1.0)])]).batch.len(), 1);
+            let body = message(version, &[(&labels, &[(NOW, 1.0)])]);
+            let refused = decode(&body, version, &rules(), &KnownSeries::none()).unwrap_err();
+            let expected = RemoteWriteError::Malformed {
+                message: version.message(),
+                field: Some("timeseries[0]".into()),
+                reason: "a series has more than 1024 labels".into(),
+            };
+            assert_eq!(refused, expected);
         }
     }
 

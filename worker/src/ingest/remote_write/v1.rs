@@ -2,7 +2,7 @@
 //! that block are its spelling; only an unknown one is taken apart.
 
 use super::wire::{self, Field, Fields, MalformedMessage};
-use super::{Decoded, Defect, Label, Labels, Writer};
+use super::{Decoded, Defect, Label, Labels, MAX_LABELS, Writer, too_many_labels};
 
 /// `WriteRequest.timeseries`.
 const TIMESERIES: u32 = 1;
@@ -74,6 +74,9 @@ impl Labels for Block<'_> {
         let mut labels = Vec::new();
         let mut fields = Fields::new(self.0);
         while let Some((_, field)) = fields.next()? {
+            if labels.len() == MAX_LABELS {
+                return Err(too_many_labels());
+            }
             if let Field::Bytes(message) = field {
                 labels.push(read_label(message)?);
             }

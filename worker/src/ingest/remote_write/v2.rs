@@ -11,7 +11,7 @@
 use luminate_storage::model::Spelling;
 
 use super::wire::{self, Field, Fields, MalformedMessage};
-use super::{Decoded, Defect, Label, Labels, Writer};
+use super::{Decoded, Defect, Label, Labels, MAX_LABELS, Writer, too_many_labels};
 
 /// What a spelling of this format begins with: no other's begins so.
 const TAG: u8 = 0x0B;
@@ -27,9 +27,6 @@ const HISTOGRAMS: u32 = 3;
 /// Most symbols of a request, for each sample that it may have: names and values of twice as many labels as a series
 /// may have by default, help and unit, an exemplar. A symbol takes two bytes of a body, and forty here.
 const SYMBOLS_PER_SAMPLE: usize = 100;
-/// Most labels of a series; the configuration allows fewer dimensions. A label takes two bytes of a body, and a
-/// hundred here.
-const MAX_LABELS: usize = 1_024;
 /// Bytes of a symbol's hash.
 const HASH: usize = size_of::<u128>();
 
@@ -153,17 +150,12 @@ impl Reader<'_, '_> {
             let Some(hash) = self.symbols.hash(reference) else {
                 return Err(self.symbols.out_of_range(reference));
             };
-            let Some(place) = places.get_mut(count) else { return Err(too_many_labels()) };
+            let Some(place) = places.get_mut(count) else { return Err(too_many_labels().into()) };
             *place = *hash;
             (at, count) = (end, count + 1);
         }
         if count.is_multiple_of(2) { Ok(1 + count * HASH) } else { Err(no_pairs(count)) }
     }
-}
-
-#[cold]
-fn too_many_labels() -> Defect {
-    Defect::of("labels_refs", format!("there are more than {MAX_LABELS} labels"))
 }
 
 #[cold]
@@ -288,10 +280,6 @@ mod tests {
             (
                 &|request| request.timeseries[0].labels_refs.push(0),
                 "timeseries[0].labels_refs: 5 references are no pairs of name and value",
-            ),
-            (
-                &|request| request.timeseries[0].labels_refs = vec![0; 2_050],
-                "timeseries[0].labels_refs: there are more than 1024 labels",
             ),
             (&|request| request.symbols[0] = "x".into(), "symbols[0]: it isn't the empty string"),
             (&|request| request.symbols.clear(), "symbols: there are none, not even the empty string"),
