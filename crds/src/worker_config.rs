@@ -322,6 +322,35 @@ section! {
         max_age: Span = Span::from_days(7),
         /// How far in the future a sample may lie (default 1h).
         max_future: Span = Span::from_secs(3_600),
+        /// How OpenTelemetry's metrics become ours.
+        otlp: Otlp = Otlp::default(),
+    }
+}
+
+/// What tells the common sources of metrics apart, and what their series are grouped by; not what merely describes
+/// them, because a sample may have only so many dimensions.
+const RESOURCE_ATTRIBUTES: [&str; 8] = [
+    "service.name",
+    "service.namespace",
+    "service.instance.id",
+    "deployment.environment",
+    "deployment.environment.name",
+    "host.name",
+    "container.name",
+    "k8s.*.name",
+];
+
+section! {
+    /// How OpenTelemetry's metrics become ours.
+    Otlp {
+        /// Attributes of a resource that become dimensions: their names, with at most one `*` each, which stands for
+        /// anything (default: what tells services, hosts, containers and Kubernetes' objects apart).
+        resource_attributes: Vec<String> = RESOURCE_ATTRIBUTES.map(str::to_owned).to_vec(),
+        /// Attributes of an instrumentation scope, and its `name` and `version`, that become dimensions, in the same
+        /// way (default none).
+        scope_attributes: Vec<String> = Vec::new(),
+        /// Whether names get Prometheus' suffixes: their unit, and `_total` for counters (default true).
+        metric_suffixes: bool = true,
     }
 }
 

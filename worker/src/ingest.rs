@@ -10,6 +10,7 @@ pub mod exposition;
 pub mod json;
 pub mod line;
 mod number;
+pub mod otlp;
 pub mod remote_write;
 pub mod timestamp;
 
@@ -157,10 +158,15 @@ impl Rejections {
         &self.listed
     }
 
-    /// Adds what the store refused: `(place in the request, metric, why)`, ascending.
+    /// Adds what the store refused: `(place in the request, metric, why)`, ascending; of several at one place the
+    /// first counts.
     pub fn add_refused(&mut self, refused: impl IntoIterator<Item = (u32, MetricName, Refusal)>) {
         let mut listed = Vec::new();
+        let mut last = None;
         for (index, metric, refusal) in refused {
+            if last.replace(index) == Some(index) {
+                continue;
+            }
             self.count(Code::CardinalityLimit, 1);
             if listed.len() < MAX_LISTED_ERRORS {
                 listed.push(cardinality_error(index, &metric, refusal));
@@ -197,16 +203,29 @@ pub struct Decoded {
     pub dropped: u64,
     /// Places in the request that became no row, ascending.
     gaps: Vec<u32>,
+    /// Rows that share the place of the row before them, ascending.
+    joined: Vec<u32>,
 }
 
 impl Decoded {
     fn new(limits: SeriesLimits) -> Self {
-        Self { batch: Batch::new(limits), rejections: Rejections::default(), dropped: 0, gaps: Vec::new() }
+        Self {
+            batch: Batch::new(limits),
+            rejections: Rejections::default(),
+            dropped: 0,
+            gaps: Vec::new(),
+            joined: Vec::new(),
+        }
     }
 
     /// The place in the request of the sample that comes next.
     fn next_index(&self) -> u32 {
-        u32::try_from(self.batch.len() + self.gaps.len()).unwrap_or(u32::MAX)
+        u32::try_from(self.batch.len() - self.joined.len() + self.gaps.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Lets the row that comes next share the place of the last one: both stand for parts of one thing that was sent.
+    fn join_next_row(&mut self) {
+        self.joined.push(u32::try_from(self.batch.len()).unwrap_or(u32::MAX));
     }
 
     fn reject(&mut self, metric: Option<Arc<str>>, problem: &Problem) {
@@ -230,6 +249,7 @@ impl Decoded {
             rows: self.batch.series.clone(),
             metrics: self.batch.new_series.iter().map(|series| series.metric.clone()).collect(),
             gaps: self.gaps.clone(),
+            joined: self.joined.clone(),
         }
     }
 }
@@ -276,6 +296,7 @@ pub struct DescribedRows {
     rows: Vec<RowSeries>,
     metrics: Vec<MetricName>,
     gaps: Vec<u32>,
+    joined: Vec<u32>,
 }
 
 impl DescribedRows {
@@ -285,13 +306,18 @@ impl DescribedRows {
         refused: &'a [(u32, Refusal)],
     ) -> impl Iterator<Item = (u32, MetricName, Refusal)> + 'a {
         let mut gaps = self.gaps.iter().copied().peekable();
-        let mut shift = 0;
+        let mut joined = self.joined.iter().copied().peekable();
+        let (mut shift, mut shared) = (0, 0);
         refused.iter().filter_map(move |(row, refusal)| {
-            while gaps.next_if(|gap| *gap <= row + shift).is_some() {
+            while joined.next_if(|joined| joined <= row).is_some() {
+                shared += 1;
+            }
+            let place = row - shared;
+            while gaps.next_if(|gap| *gap <= place + shift).is_some() {
                 shift += 1;
             }
             let Some(RowSeries::New(series)) = self.rows.get(*row as usize) else { return None };
-            Some((row + shift, self.metrics.get(*series as usize)?.clone(), *refusal))
+            Some((place + shift, self.metrics.get(*series as usize)?.clone(), *refusal))
         })
     }
 }
@@ -404,6 +430,35 @@ mod tests {
         assert_eq!(rejections.total(), 4);
         assert_eq!(rejections.listed().iter().map(|error| error.index).collect::<Vec<_>>(), [0, 1, 2, 3]);
         assert_eq!(rejections.counts().last(), Some(&(Code::CardinalityLimit, 2)));
+    }
+
+    #[test]
+    fn rows_that_share_a_place_are_located_there_and_counted_once() {
+        let mut decoded = Decoded::new(SeriesLimits::NONE);
+        let lookup = testing::KnownSeries::none();
+        let mut resolver = Resolver::new(&lookup);
+        // Places: 0 of one row, 1 refused, 2 of three rows, 3 of one.
+        for (at, name) in ["a", "b", "b", "b", "c"].into_iter().enumerate() {
+            let metric = MetricName::new(name).unwrap();
+            let spelling = resolver.hash(&[at as u8]);
+            if at == 1 {
+                decoded.reject(None, &Problem::new(Code::InvalidValue, "no"));
+            }
+            if at == 2 || at == 3 {
+                decoded.join_next_row();
+            }
+            let series = resolver.describe(&mut decoded.batch, metric, Dimensions::default(), spelling);
+            decoded.batch.push(series, testing::NOW, 1.0);
+        }
+        assert_eq!(decoded.next_index(), 4);
+        let described = decoded.described_rows();
+        let refused: Vec<_> = (0..5).map(|row| (row, Refusal::MemoryLimit)).collect();
+        let located: Vec<_> = described.locate(&refused).map(|(at, name, _)| format!("{at}{name}")).collect();
+        assert_eq!(located, ["0a", "2b", "2b", "2b", "3c"]);
+        let mut rejections = decoded.rejections;
+        rejections.add_refused(described.locate(&refused));
+        assert_eq!(rejections.counts(), [(Code::InvalidValue, 1), (Code::CardinalityLimit, 3)]);
+        assert_eq!(rejections.listed().iter().map(|error| error.index).collect::<Vec<_>>(), [0, 1, 2, 3]);
     }
 
     #[test]

@@ -181,7 +181,15 @@ fn limits(config: &WorkerConfig) -> Checked {
     let ingest = &config.ingest;
     within("ingest.max_batch", ingest.max_batch, 1, 10_000_000)?;
     within("ingest.max_age", ingest.max_age, Span::from_secs(1), Span::from_days(36_500))?;
-    within("ingest.max_future", ingest.max_future, Span::from_secs(0), Span::from_days(36_500))
+    within("ingest.max_future", ingest.max_future, Span::from_secs(0), Span::from_days(36_500))?;
+    patterns("ingest.otlp.resource_attributes", &ingest.otlp.resource_attributes)?;
+    patterns("ingest.otlp.scope_attributes", &ingest.otlp.scope_attributes)
+}
+
+fn patterns(key: &'static str, patterns: &[String]) -> Checked {
+    let broken = patterns.iter().find(|pattern| pattern.is_empty() || pattern.matches('*').count() > 1);
+    let allowed = "a list of attributes' names, with at most one * each";
+    broken.map_or(Ok(()), |pattern| rule(false, key, format!("{pattern:?}"), allowed))
 }
 
 fn retention(config: &WorkerConfig) -> Checked {
@@ -228,6 +236,11 @@ mod tests {
         let longer = |config: &mut WorkerConfig| config.query_limits.default_timeout = Span::from_secs(31);
         assert_eq!(broken(longer), "query_limits.default_timeout");
         assert_eq!(broken(|config| config.metrics.port = Some(8080)), "metrics.port");
+        let scope =
+            |pattern: &str| broken(|config| config.ingest.otlp.scope_attributes = vec![pattern.into()]);
+        assert_eq!((scope("*"), scope("a.*.b"), scope("version")), ("", "", ""));
+        let key = "ingest.otlp.scope_attributes";
+        assert_eq!((scope("*.*"), scope("")), (key, key));
     }
 
     #[test]

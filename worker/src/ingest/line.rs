@@ -233,7 +233,7 @@ fn metric_name(measurement: &str, field: &str) -> Result<MetricName, Problem> {
 }
 
 /// A name with `_` in place of what names don't hold here.
-fn plain(name: Cow<'_, str>) -> Cow<'_, str> {
+pub(super) fn plain(name: Cow<'_, str>) -> Cow<'_, str> {
     let holds = |char: char| char.is_ascii_alphanumeric() || char == '_';
     let starts = !name.starts_with(|char: char| char.is_ascii_digit());
     if starts && name.chars().all(holds) {

@@ -78,6 +78,7 @@ pub fn worker_config(spec: &LuminateSpec, settings: &BackendSettings, keys: &Key
             max_batch: spec.limits.ingest.max_batch,
             max_age: spec.limits.ingest.max_age,
             max_future: spec.limits.ingest.max_future,
+            ..Ingest::default()
         },
         retention: RetentionDefaults { default: spec.retention.default, ..RetentionDefaults::default() },
         logging: Logging { level: spec.logging.level, format: Some(LogFormat::Json) },

@@ -32,6 +32,12 @@ impl<'a> Fields<'a> {
         Self { bytes, at: 0 }
     }
 
+    /// Where the next field begins.
+    #[must_use]
+    pub fn position(&self) -> usize {
+        self.at
+    }
+
     /// The next field: its number and value.
     ///
     /// # Errors
