@@ -87,6 +87,8 @@ pub fn router(state: AppState) -> Router {
     let layers = ServiceBuilder::new()
         // Below nothing, so that no panic passes it; names the request, so that all others can.
         .layer(from_fn_with_state(state.clone(), observe::recover))
+        // Above everything that refuses, and that writes refusals anew.
+        .layer(from_fn(routes::otlp::in_its_form))
         // Answers are for one tenant and one moment, and are what they say they are; above `log`, which
         // writes some of them anew.
         .layer(header(CACHE_CONTROL, HeaderValue::from_static("no-store")))

@@ -477,7 +477,7 @@ impl IntoResponse for Error {
     }
 }
 
-/// The error behind an answer, for the layer that logs it.
+/// The error behind an answer, for the layers that log it and that put it into another form.
 #[derive(Debug, Clone)]
 pub struct Reported(pub Arc<Error>);
 

@@ -100,11 +100,11 @@ fn message_of(panic: &(dyn Any + Send)) -> &str {
 pub async fn log(id: RequestId, request: Request, next: Next) -> Response {
     let started = Instant::now();
     let (method, route) = (request.method().clone(), route_of(&request));
-    let mut response = framed(next.run(request).await);
+    let response = framed(next.run(request).await);
     let status = response.status().as_u16();
     let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
     let request_id = &*id.0;
-    let Some(Reported(error)) = response.extensions_mut().remove::<Reported>() else {
+    let Some(Reported(error)) = response.extensions().get::<Reported>().cloned() else {
         tracing::debug!(request_id, %method, route = &*route, status, micros, "answered");
         return response;
     };

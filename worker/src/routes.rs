@@ -9,6 +9,7 @@ pub mod input;
 pub mod line_write;
 pub mod metrics;
 pub mod openapi;
+pub mod otlp;
 pub mod prom_write;
 pub mod queries;
 pub mod query;
@@ -18,6 +19,7 @@ mod testing;
 pub mod text_write;
 pub mod write;
 
+use axum::routing::post;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -33,6 +35,9 @@ pub fn all() -> OpenApiRouter<AppState> {
         .routes(routes!(line_write::line_write))
         .routes(routes!(line_write::line_write_v1))
         .routes(routes!(line_write::ping))
+        .routes(routes!(otlp::export))
+        // Not HTTP's way to do it, so not in the document.
+        .route(otlp::GRPC_PATH, post(otlp::export_grpc))
         .routes(routes!(query::query))
         .routes(routes!(query::explain))
         .routes(routes!(queries::list))

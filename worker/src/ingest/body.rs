@@ -60,9 +60,19 @@ impl Encoding {
     pub fn of(headers: &HeaderMap) -> Result<Self, BodyError> {
         let mut named = headers.get_all(header::CONTENT_ENCODING).iter();
         let Some(first) = named.next() else { return Ok(Self::Identity) };
-        let name = String::from_utf8_lossy(first.as_bytes()).trim().to_ascii_lowercase();
+        match named.next() {
+            Some(_) => Err(BodyError::UnknownEncoding("several".into())),
+            None => Self::named(&String::from_utf8_lossy(first.as_bytes())),
+        }
+    }
+
+    /// The encoding of this name.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn named(name: &str) -> Result<Self, BodyError> {
+        let name = name.trim().to_ascii_lowercase();
         match name.as_str() {
-            _ if named.next().is_some() => Err(BodyError::UnknownEncoding("several".into())),
             "" | "identity" => Ok(Self::Identity),
             "gzip" | "x-gzip" => Ok(Self::Gzip),
             "zstd" => Ok(Self::Zstd),

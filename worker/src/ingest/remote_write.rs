@@ -18,7 +18,7 @@ use crate::error::Code;
 pub(crate) mod testing;
 mod v1;
 mod v2;
-pub(super) mod wire;
+pub(crate) mod wire;
 
 /// `Sample.value`, `.timestamp`, the same in both versions. A sample's start, which 2.0 has besides, is passed over.
 const SAMPLE_VALUE: u32 = 1;

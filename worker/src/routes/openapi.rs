@@ -182,6 +182,7 @@ mod tests {
             "post /api/v1/query/explain",
             "post /api/v1/write",
             "post /api/v2/write",
+            "post /v1/metrics",
             "post /write",
             "put /api/v1/admin/retention",
         ];

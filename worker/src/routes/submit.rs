@@ -34,7 +34,7 @@ pub struct Format<U, D> {
 impl<U, D> Format<U, D>
 where
     U: FnOnce(Bytes, usize) -> Result<Bytes, Error> + Send + 'static,
-    D: Fn(&[u8], &Rules, &dyn SeriesLookup) -> Result<Decoded, Error> + Copy + Send + 'static,
+    D: Fn(&[u8], &Rules, &dyn SeriesLookup) -> Result<Decoded, Error> + Clone + Send + 'static,
 {
     /// A format whose bodies are always compressed: `decompress` undoes that within a limit, and `decode` reads samples
     /// from what comes out.
@@ -49,7 +49,7 @@ pub fn encoded<D>(
     decode: D,
 ) -> Format<impl FnOnce(Bytes, usize) -> Result<Bytes, Error> + Send + 'static, D>
 where
-    D: Fn(&[u8], &Rules, &dyn SeriesLookup) -> Result<Decoded, Error> + Copy + Send + 'static,
+    D: Fn(&[u8], &Rules, &dyn SeriesLookup) -> Result<Decoded, Error> + Clone + Send + 'static,
 {
     let compressed = encoding != Encoding::Identity;
     Format { compressed, decompress: move |wire, limit| Ok(body::decode(wire, encoding, limit)?), decode }
@@ -139,7 +139,7 @@ pub async fn submit<U, D>(
 ) -> Result<Submitted, Error>
 where
     U: FnOnce(Bytes, usize) -> Result<Bytes, Error> + Send + 'static,
-    D: Fn(&[u8], &Rules, &dyn SeriesLookup) -> Result<Decoded, Error> + Copy + Send + 'static,
+    D: Fn(&[u8], &Rules, &dyn SeriesLookup) -> Result<Decoded, Error> + Clone + Send + 'static,
 {
     let store = state.store()?;
     let rules = rules(state, caller);
@@ -147,7 +147,7 @@ where
     let lookup = store.lookup(&caller.tenant);
     // 1. CPU, may refuse the body: bytes become a batch.
     let Format { compressed, decompress, decode } = format;
-    let known = Arc::clone(&lookup);
+    let (known, again) = (Arc::clone(&lookup), decode.clone());
     let size = if compressed { wire.len() * EXPANSION } else { wire.len() };
     let (body, decoded) = off_the_loop(size, move || {
         let body = decompress(wire, limit)?;
@@ -162,7 +162,7 @@ where
         Err(error) if error.kind == ErrorKind::StaleSeries => {
             let decoded = off_the_loop(body.len(), move || {
                 let describe_all = DescribeAll(lookup);
-                decode(&body, &rules, &describe_all)
+                again(&body, &rules, &describe_all)
             });
             store_batch(store.as_ref(), caller, decoded.await?).await?
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use axum::Router;
 use axum::body::Body;
-use axum::http::{HeaderMap, Request};
+use axum::http::{HeaderMap, Request, Response};
 use luminate_crds::worker_config::WorkerConfig;
 use luminate_storage::clock::ManualClock;
 use luminate_storage::memory::MemoryStore;
@@ -73,8 +73,7 @@ impl App {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let response = self.0.clone().oneshot(request.body(body.into()).unwrap()).await.unwrap();
-        let (parts, body) = response.into_parts();
+        let (parts, body) = self.raw(request.body(body.into()).unwrap()).await.into_parts();
         let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
         Answer {
             status: parts.status.as_u16(),
@@ -82,6 +81,11 @@ impl App {
             json: serde_json::from_slice(&body).unwrap_or_default(),
             body: String::from_utf8(body.to_vec()).unwrap(),
         }
+    }
+
+    /// Sends a request as it is.
+    pub async fn raw(&self, request: Request<Body>) -> Response<Body> {
+        self.0.clone().oneshot(request).await.unwrap()
     }
 
     pub async fn get(&self, path: &str) -> Answer {

@@ -231,32 +231,32 @@ mod tests {
     fn every_kind_of_value_becomes_text() {
         use any::Value as V;
         let any = |value: V| AnyValue { value: Some(value) };
-        assert_eq!(value(V::StringValue("a b".into())), "a b");
-        assert_eq!(value(V::BoolValue(true)), "true");
-        assert_eq!(value(V::IntValue(i64::MIN)), "-9223372036854775808");
-        assert_eq!(value(V::DoubleValue(0.5)), "0.5");
-        assert_eq!(value(V::DoubleValue(f64::NAN)), "NaN");
-        assert_eq!(value(V::BytesValue(vec![0, 255, 1])), "AP8B");
+        assert_eq!(value(V::Text("a b".into())), "a b");
+        assert_eq!(value(V::Bool(true)), "true");
+        assert_eq!(value(V::Int(i64::MIN)), "-9223372036854775808");
+        assert_eq!(value(V::Double(0.5)), "0.5");
+        assert_eq!(value(V::Double(f64::NAN)), "NaN");
+        assert_eq!(value(V::Bytes(vec![0, 255, 1])), "AP8B");
         let list = any::ArrayValue {
             values: vec![
-                any(V::StringValue("a\"b".into())),
-                any(V::DoubleValue(f64::NEG_INFINITY)),
-                any(V::BytesValue(vec![0])),
+                any(V::Text("a\"b".into())),
+                any(V::Double(f64::NEG_INFINITY)),
+                any(V::Bytes(vec![0])),
                 AnyValue { value: None },
             ],
         };
-        assert_eq!(value(V::ArrayValue(list.clone())), r#"["a\"b","-Infinity","AA==",null]"#);
+        assert_eq!(value(V::Array(list.clone())), r#"["a\"b","-Infinity","AA==",null]"#);
         let entries = vec![
-            KeyValue { key: "x".into(), value: Some(any(V::ArrayValue(list))) },
-            KeyValue { key: "y".into(), value: Some(any(V::BoolValue(false))) },
+            KeyValue { key: "x".into(), value: Some(any(V::Array(list))) },
+            KeyValue { key: "y".into(), value: Some(any(V::Bool(false))) },
         ];
         let map = any::KeyValueList { values: entries };
-        assert_eq!(value(V::KvlistValue(map)), r#"{"x":["a\"b","-Infinity","AA==",null],"y":false}"#);
+        assert_eq!(value(V::Map(map)), r#"{"x":["a\"b","-Infinity","AA==",null],"y":false}"#);
     }
 
     #[test]
     fn keys_become_names_and_attributes_without_a_value_nothing() {
-        let text = |text: &str| Some(AnyValue { value: Some(any::Value::StringValue(text.into())) });
+        let text = |text: &str| Some(AnyValue { value: Some(any::Value::Text(text.into())) });
         let found = |key: &str| pair(key, text("v")).unwrap().unwrap().0;
         assert_eq!((found("http.route"), found("9-p")), ("http_route".to_owned(), "_9_p".to_owned()));
         assert_eq!(pair("k", text("")), Ok(None));
@@ -267,8 +267,7 @@ mod tests {
     fn values_nested_without_end_are_refused() {
         let mut nested = AnyValue { value: None };
         for _ in 0..40 {
-            nested =
-                AnyValue { value: Some(any::Value::ArrayValue(any::ArrayValue { values: vec![nested] })) };
+            nested = AnyValue { value: Some(any::Value::Array(any::ArrayValue { values: vec![nested] })) };
         }
         assert!(pair("k", Some(nested)).unwrap_err().error.contains("nested too deeply"));
     }

@@ -13,6 +13,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use super::OtlpError;
 use crate::ingest::json::scan::{Scanner, text};
 use crate::ingest::number;
+use crate::ingest::remote_write::wire;
 
 /// Deepest nesting of objects that have a schema.
 const MAX_DEPTH: usize = 64;
@@ -215,13 +216,14 @@ impl<'a> Writer<'a> {
             }
             Kind::Text => {
                 let value = self.text(field, "a text", depth)?;
-                self.bytes(tag(2), value.as_bytes());
+                wire::append(&mut self.message, tag(2), value.as_bytes());
             }
             Kind::Bytes => {
                 let expected = "base64";
                 let value = self.text(field, expected, depth)?;
                 let value = STANDARD.decode(value.as_bytes());
-                self.bytes(tag(2), &value.map_err(|_| OtlpError::Field { field, expected })?);
+                let value = value.map_err(|_| OtlpError::Field { field, expected })?;
+                wire::append(&mut self.message, tag(2), &value);
             }
             Kind::Double => {
                 let value = self.double(field, depth)?;
@@ -237,15 +239,19 @@ impl<'a> Writer<'a> {
             }
             Kind::Varint => {
                 let value = self.integer(field, "a whole number of 64 bits, not negative", depth)?;
-                self.varint(tag(0), value);
+                wire::append_integer(&mut self.message, tag(0), value);
             }
             Kind::SignedVarint => {
                 let value: i64 = self.integer(field, WHOLE, depth)?;
-                self.varint(tag(0), value.cast_unsigned());
+                wire::append_integer(&mut self.message, tag(0), value.cast_unsigned());
             }
             Kind::ZigZag => {
                 let value: i32 = self.integer(field, "a whole number of 32 bits", depth)?;
-                self.varint(tag(0), u64::from((value << 1 ^ value >> 31).cast_unsigned()));
+                wire::append_integer(
+                    &mut self.message,
+                    tag(0),
+                    u64::from((value << 1 ^ value >> 31).cast_unsigned()),
+                );
             }
             Kind::Bool => {
                 let range = self.scanner.value(depth)?;
@@ -254,7 +260,7 @@ impl<'a> Writer<'a> {
                     b"false" => 0,
                     _ => return Err(OtlpError::Field { field, expected: "true or false" }),
                 };
-                self.varint(tag(0), flag);
+                wire::append_integer(&mut self.message, tag(0), flag);
             }
         }
         Ok(())
@@ -321,23 +327,9 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn bytes(&mut self, tag: u8, bytes: &[u8]) {
-        self.varint(tag, bytes.len() as u64);
-        self.message.extend_from_slice(bytes);
-    }
-
     fn fixed(&mut self, tag: u8, value: u64) {
         self.message.push(tag);
         self.message.extend_from_slice(&value.to_le_bytes());
-    }
-
-    fn varint(&mut self, tag: u8, mut value: u64) {
-        self.message.push(tag);
-        while value >= 0x80 {
-            self.message.push((value & 0x7F) as u8 | 0x80);
-            value >>= 7;
-        }
-        self.message.push(value as u8);
     }
 }
 
@@ -378,7 +370,7 @@ mod tests {
         let request = Request::decode(to_protobuf(body.as_bytes()).unwrap().as_slice()).unwrap();
         let resource = &request.resource_metrics[0];
         let list = format!("{:?}", resource.resource.as_ref().unwrap().attributes);
-        for part in ["a \\\"b\\\" é", "IntValue(-7)", "BoolValue(true)", "BytesValue([0, 255])"] {
+        for part in ["a \\\"b\\\" é", "Int(-7)", "Bool(true)", "Bytes([0, 255])"] {
             assert!(list.contains(part), "{part}: {list}");
         }
         let [gauge, exponential] = resource.scope_metrics[0].metrics.as_slice() else {

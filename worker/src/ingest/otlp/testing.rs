@@ -62,19 +62,19 @@ pub mod any {
     #[derive(Clone, PartialEq, prost::Oneof)]
     pub enum Value {
         #[prost(string, tag = "1")]
-        StringValue(String),
+        Text(String),
         #[prost(bool, tag = "2")]
-        BoolValue(bool),
+        Bool(bool),
         #[prost(int64, tag = "3")]
-        IntValue(i64),
+        Int(i64),
         #[prost(double, tag = "4")]
-        DoubleValue(f64),
+        Double(f64),
         #[prost(message, tag = "5")]
-        ArrayValue(ArrayValue),
+        Array(ArrayValue),
         #[prost(message, tag = "6")]
-        KvlistValue(KeyValueList),
+        Map(KeyValueList),
         #[prost(bytes, tag = "7")]
-        BytesValue(Vec<u8>),
+        Bytes(Vec<u8>),
     }
 
     #[derive(Clone, PartialEq, prost::Message)]
@@ -246,7 +246,7 @@ pub const DELTA: i32 = 1;
 pub const CUMULATIVE: i32 = 2;
 
 pub fn texts(pairs: &[(&str, &str)]) -> Vec<KeyValue> {
-    let text = |value: &str| AnyValue { value: Some(any::Value::StringValue(value.into())) };
+    let text = |value: &str| AnyValue { value: Some(any::Value::Text(value.into())) };
     pairs.iter().map(|(key, value)| KeyValue { key: (*key).into(), value: Some(text(value)) }).collect()
 }
 

@@ -141,6 +141,12 @@ pub fn append(message: &mut Vec<u8>, tag: u8, field: &[u8]) {
     message.extend_from_slice(field);
 }
 
+/// Appends an integer of variable length as a field; `tag` is one byte.
+pub fn append_integer(message: &mut Vec<u8>, tag: u8, value: u64) {
+    message.push(tag);
+    append_varint(message, value);
+}
+
 /// Appends a varint to a message.
 pub fn append_varint(message: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
