@@ -62,7 +62,7 @@ pub fn expand(
             buckets.bound(-bound(end(index, scale)));
         }
         buckets.total = buckets.total.saturating_add(count);
-        buckets.bound(-bound(end(index.saturating_sub(1), scale)));
+        buckets.bound(-bound(start(index, scale)));
     }
     // 2. About zero.
     buckets.total = buckets.total.saturating_add(zero.0);
@@ -72,7 +72,7 @@ pub fn expand(
     // 3. Above.
     for (at, (index, count)) in positive.held().enumerate() {
         if at == 0 {
-            buckets.bound(bound(end(index.saturating_sub(1), scale)));
+            buckets.bound(bound(start(index, scale)));
         }
         buckets.total = buckets.total.saturating_add(count);
         buckets.bound(bound(end(index, scale)));
@@ -100,7 +100,15 @@ impl Buckets<'_> {
     }
 }
 
-/// Where bucket `index` of `scale` ends, as quarters of a power of two.
+/// Where the bucket begins that bucket `index` of `scale` becomes a part of, as quarters of a power of two.
+fn start(index: i64, scale: i64) -> i64 {
+    match scale - SCALE {
+        finer @ 0.. => index >> finer.min(63),
+        coarser => index.saturating_mul(1 << -coarser),
+    }
+}
+
+/// Where it ends.
 fn end(index: i64, scale: i64) -> i64 {
     match scale - SCALE {
         finer @ 0.. => (index >> finer.min(63)) + 1,
@@ -155,20 +163,44 @@ mod tests {
     #[test]
     fn finer_scales_are_joined_to_the_same_bounds() {
         let mut random = fastrand::Rng::with_seed(9);
-        for scale in 3..=20 {
-            let fine = side(random.i64(-300..300), &(0..160).map(|_| random.u64(0..9)).collect::<Vec<_>>());
-            let found = expanded(scale, (0, 0.0), &fine, &Side::default());
-            let total: u64 = fine.counts.iter().sum();
-            assert_eq!(found.last().map(|(_, count)| *count), Some(total as f64));
-            for (bound, count) in found {
-                // The same, by the definition.
-                let below = |index: i64| {
-                    ((index + 1) as f64 / 2f64.powi(scale as i32)).exp2() <= bound * (1.0 + 1e-12)
-                };
-                let held = fine.counts.iter().enumerate().filter(|(at, _)| below(fine.offset + *at as i64));
-                assert_eq!(held.map(|(_, count)| count).sum::<u64>() as f64, count, "{scale} {bound}");
+        for scale in -3..=20 {
+            let mut side =
+                || side(random.i64(-300..300), &(0..160).map(|_| random.u64(0..9)).collect::<Vec<_>>());
+            let (positive, negative) = (side(), side());
+            let found = expanded(scale, (5, 0.0), &positive, &negative);
+            // Each bucket's middle with its count, by the definition.
+            let middles = |side: &Side| {
+                let middle = |at: usize| ((side.offset + at as i64) as f64 + 0.5) / 2f64.powi(scale as i32);
+                side.counts
+                    .iter()
+                    .enumerate()
+                    .map(|(at, count)| (middle(at).exp2(), *count))
+                    .collect::<Vec<_>>()
+            };
+            let mut values = middles(&positive);
+            values.extend(middles(&negative).into_iter().map(|(value, count)| (-value, count)));
+            values.push((0.0, 5));
+            for (bound, count) in &found {
+                let held =
+                    values.iter().filter(|(value, _)| value <= bound).map(|(_, count)| count).sum::<u64>();
+                assert_eq!(held as f64, *count, "{scale} {bound}");
             }
+            let total = values.iter().map(|(_, count)| count).sum::<u64>();
+            let finite = values.iter().all(|(value, _)| value.abs() < 1e300);
+            assert!(!finite || found.last().unwrap().1 == total as f64, "{scale}");
+            assert!(found.is_sorted_by(|left, right| left.0 < right.0), "{scale}");
         }
+    }
+
+    #[test]
+    fn the_bound_below_the_first_bucket_is_given_too() {
+        // The value 1 at a fine scale: in (0.84, 1].
+        let lower = 1.681_792_830_507_429 / 2.0;
+        assert_eq!(expanded(20, (0, 0.0), &side(-1, &[3]), &Side::default()), [(lower, 0.0), (1.0, 3.0)]);
+        assert_eq!(
+            expanded(20, (0, 0.0), &Side::default(), &side(-1, &[3])),
+            [(-1.0, 0.0), (-lower, 3.0), (0.0, 3.0)]
+        );
     }
 
     #[test]
