@@ -129,6 +129,7 @@ fn wrong_tokens_are_401_on_every_route_and_say_nothing_of_themselves() {
         ("POST", "/api/v1/import/prometheus"),
         ("POST", "/api/v2/write"),
         ("POST", "/write"),
+        ("POST", "/v1/metrics"),
         ("POST", "/api/v1/query"),
         ("POST", "/api/v1/query/explain"),
         ("GET", "/api/v1/queries"),

@@ -13,6 +13,7 @@ mod lifecycle;
 mod limits;
 mod line_protocol;
 mod operate;
+mod otlp;
 mod query;
 mod remote_write;
 mod tenants;

@@ -15,18 +15,24 @@ from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation
 from opentelemetry.sdk.resources import Resource
 
 address, token = sys.argv[1], sys.argv[2]
+# With a certificate to trust everything goes over TLS.
+certificate = sys.argv[3] if len(sys.argv) > 3 else None
+scheme = "https" if certificate else "http"
+trusted = grpc.ssl_channel_credentials(open(certificate, "rb").read()) if certificate else None
 logging.disable(logging.CRITICAL)
 DELTA = {kind: AggregationTemporality.DELTA for kind in (Counter, Histogram, UpDownCounter)}
 
 
 def over_http(token, **more):
     headers = {"authorization": f"Bearer {token}"}
-    return HttpExporter(f"http://{address}/v1/metrics", headers=headers, compression=Compression.Gzip, **more)
+    more |= {"certificate_file": certificate, "compression": Compression.Gzip}
+    return HttpExporter(f"{scheme}://{address}/v1/metrics", headers=headers, **more)
 
 
 def over_grpc(token, **more):
     headers = (("authorization", f"Bearer {token}"),)
-    return GrpcExporter(address, insecure=True, headers=headers, compression=grpc.Compression.Gzip, **more)
+    more |= {"credentials": trusted, "insecure": not trusted, "compression": grpc.Compression.Gzip}
+    return GrpcExporter(address, headers=headers, **more)
 
 
 class Watched:
@@ -59,7 +65,7 @@ def measure(name, exporter, attributes={}):
     for _ in range(2):
         requests.add(3, {"http.route": "/a", "ok": True, "codes": [1, 2], **attributes})
         depth.add(-2)
-        latency.record(0.05)
+        latency.record(0.0625)
         latency.record(0.5)
         size.record(1)
         size.record(4)
@@ -86,7 +92,7 @@ for exporter in (over_http("nobody's"), over_grpc("nobody's")):
 
 # What the SDK doesn't show: the answers themselves.
 metadata = (("authorization", f"Bearer {token}"),)
-with grpc.insecure_channel(address) as channel:
+with grpc.secure_channel(address, trusted) if trusted else grpc.insecure_channel(address) as channel:
     export = metrics_service_pb2_grpc.MetricsServiceStub(channel).Export
     request = metrics_service_pb2.ExportMetricsServiceRequest()
     # Long enough to be compressed.
