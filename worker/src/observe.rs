@@ -100,7 +100,7 @@ fn message_of(panic: &(dyn Any + Send)) -> &str {
 pub async fn log(id: RequestId, request: Request, next: Next) -> Response {
     let started = Instant::now();
     let (method, route) = (request.method().clone(), route_of(&request));
-    let response = framed(next.run(request).await);
+    let mut response = framed(next.run(request).await);
     let status = response.status().as_u16();
     let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
     let request_id = &*id.0;
