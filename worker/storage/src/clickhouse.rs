@@ -34,11 +34,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::model::{
-    AggregateQuery, AggregateRow, Answer, Batch, DimensionKey, MetricName, Query, RangeQuery, RangeRow,
-    RateQuery, RateRow, Tenant,
+    AggregateQuery, AggregateRow, Answer, Batch, DimensionKey, ExportQuery, MetricName, Query, RangeQuery,
+    RangeRow, RateQuery, RateRow, Tenant,
 };
 use crate::store::{
-    CardinalityPage, CardinalityQuery, Deleted, Gauge, Health, ListPage, ListQuery, MetricsStore, Plan,
+    CardinalityPage, CardinalityQuery, Deleted, Export, Gauge, Health, ListPage, ListQuery, MetricsStore, Plan,
     QueryContext, Result, Retention, RunningQuery, SeriesLookup, StoreError, Usage, WriteOutcome,
 };
 
@@ -135,6 +135,15 @@ impl MetricsStore for ClickHouse {
     ) -> Result<Answer<RateRow>> {
         let parts = self.parts()?;
         query::rate(&parts.reader(tenant), query, context).await
+    }
+
+    async fn export(
+        &self,
+        tenant: &Tenant,
+        query: &ExportQuery,
+        context: &QueryContext,
+    ) -> Result<Box<dyn Export>> {
+        Ok(Box::new(query::Exporting::begin(self.parts()?, tenant, query, context).await?))
     }
 
     async fn explain(&self, tenant: &Tenant, query: &Query) -> Result<Plan> {

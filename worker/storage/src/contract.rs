@@ -19,6 +19,7 @@ mod aggregates;
 mod bounds;
 mod cardinality;
 mod deletes;
+mod exports;
 mod integrals;
 mod limits;
 mod listings;
@@ -160,6 +161,13 @@ macro_rules! each_contract_case {
                 all_filters_must_hold,
                 what_does_not_exist_is_empty,
                 series_matched_have_a_sample_in_range,
+            }
+            exports {
+                an_export_goes_series_by_series,
+                an_export_has_each_sample_once_in_its_last_version,
+                an_export_reaches_over_days_and_many_series,
+                an_export_shows_nothing_deleted_or_expired_or_of_others,
+                an_export_brings_pieces_of_bounded_size,
             }
             aggregates {
                 each_aggregation_over_all_samples,

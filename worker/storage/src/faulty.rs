@@ -10,12 +10,13 @@ use parking_lot::Mutex;
 use crate::clock::ManualClock;
 use crate::memory::MemoryStore;
 use crate::model::{
-    AggregateQuery, AggregateRow, Aggregation, Answer, Batch, DimensionKey, MetricName, NewSeries, Query,
-    RangeQuery, RangeRow, RateQuery, RateRow, RowSeries, SeriesLimits, Tenant, TimeRange,
+    AggregateQuery, AggregateRow, Aggregation, Answer, Batch, DimensionKey, ExportQuery, MetricName, NewSeries,
+    Query, RangeQuery, RangeRow, RateQuery, RateRow, RowSeries, SeriesLimits, Tenant, TimeRange,
 };
 use crate::store::{
-    CardinalityPage, CardinalityQuery, Deleted, ErrorKind, Gauge, Health, ListPage, ListQuery, MetricsStore,
-    Plan, QueryContext, Result, Retention, RunningQuery, SeriesLookup, StoreError, Usage, WriteOutcome,
+    CardinalityPage, CardinalityQuery, Deleted, ErrorKind, Export, Gauge, Health, ListPage, ListQuery,
+    MetricsStore, Plan, QueryContext, Result, Retention, RunningQuery, SeriesLookup, StoreError, Usage,
+    WriteOutcome,
 };
 
 /// What is wrong with a store.
@@ -193,6 +194,17 @@ impl MetricsStore for Faulty {
         }
         let query = RateQuery { range: self.range(query.range), ..query.clone() };
         self.inner.rate(&tenant, &query, context).await
+    }
+
+    async fn export(
+        &self,
+        tenant: &Tenant,
+        query: &ExportQuery,
+        context: &QueryContext,
+    ) -> Result<Box<dyn Export>> {
+        self.query(context).await?;
+        let query = ExportQuery { range: self.range(query.range), ..query.clone() };
+        self.inner.export(&self.tenant(tenant), &query, context).await
     }
 
     async fn explain(&self, tenant: &Tenant, query: &Query) -> Result<Plan> {

@@ -17,6 +17,7 @@ pub mod clickhouse;
 pub mod clock;
 pub mod contract;
 pub mod differential;
+mod export;
 #[cfg(test)]
 mod faulty;
 pub mod memory;

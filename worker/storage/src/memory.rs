@@ -21,12 +21,13 @@ use parking_lot::Mutex;
 
 use crate::clock::Clock;
 use crate::model::{
-    AggregateQuery, AggregateRow, Answer, Batch, DimensionKey, MetricName, Query, RangeQuery, RangeRow,
-    RateQuery, RateRow, SeriesHandle, Spelling, SpellingHasher, Tenant,
+    AggregateQuery, AggregateRow, Answer, Batch, DimensionKey, ExportQuery, MetricName, Query, RangeQuery,
+    RangeRow, RateQuery, RateRow, SeriesHandle, SeriesSamples, Spelling, SpellingHasher, Tenant,
 };
 use crate::store::{
-    CardinalityPage, CardinalityQuery, Deleted, ErrorKind, Gauge, Health, ListPage, ListQuery, MetricsStore,
-    Plan, QueryContext, Result, Retention, RunningQuery, SeriesLookup, StoreError, Usage, WriteOutcome,
+    CardinalityPage, CardinalityQuery, Deleted, ErrorKind, Export, Gauge, Health, ListPage, ListQuery,
+    MetricsStore, Plan, QueryContext, Result, Retention, RunningQuery, SeriesLookup, StoreError, Usage,
+    WriteOutcome,
 };
 
 pub use answer::Weighed;
@@ -129,6 +130,16 @@ impl MemoryStore {
     }
 }
 
+/// An export of what there was when it began, stretch by stretch.
+struct Copied(std::vec::IntoIter<SeriesSamples>);
+
+#[async_trait]
+impl Export for Copied {
+    async fn next(&mut self) -> Result<Vec<SeriesSamples>> {
+        Ok(self.0.next().into_iter().collect())
+    }
+}
+
 /// The rows without their scales.
 fn plain<Row>(answer: Answer<Weighed<Row>>) -> Answer<Row> {
     Answer { rows: answer.rows.into_iter().map(|weighed| weighed.row).collect(), stats: answer.stats }
@@ -176,6 +187,16 @@ impl MetricsStore for MemoryStore {
         context: &QueryContext,
     ) -> Result<Answer<RateRow>> {
         self.weigh_rate(tenant, query, context).map(plain)
+    }
+
+    async fn export(
+        &self,
+        tenant: &Tenant,
+        query: &ExportQuery,
+        context: &QueryContext,
+    ) -> Result<Box<dyn Export>> {
+        let stretches = self.with(tenant, |state| answer::export(state, query, context))??;
+        Ok(Box::new(Copied(stretches.into_iter())))
     }
 
     async fn explain(&self, tenant: &Tenant, query: &Query) -> Result<Plan> {

@@ -8,7 +8,7 @@ mod series;
 pub use batch::{Batch, NewSeries, RowSeries, SeriesHandle, SeriesLimits, Spelling, SpellingHasher};
 pub use name::{DimensionKey, InvalidName, MAX_KEY_CHARS, MAX_METRIC_CHARS, MetricName, Tenant};
 pub use query::{
-    AggregateQuery, AggregateRow, Aggregation, Answer, GroupKey, Query, QueryStats, RangeQuery, RangeRow,
-    RateQuery, RateRow, Selector, TimeRange, rate_interval,
+    AggregateQuery, AggregateRow, Aggregation, Answer, ExportQuery, GroupKey, Query, QueryStats, RangeQuery,
+    RangeRow, RateQuery, RateRow, Selector, SeriesSamples, TimeRange, rate_interval,
 };
 pub use series::{DimensionLimits, Dimensions, InvalidDimensions};

@@ -20,12 +20,13 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{Instrument, Span, debug_span};
 
 use crate::model::{
-    AggregateQuery, AggregateRow, Answer, Batch, DimensionKey, MetricName, Query, RangeQuery, RangeRow,
-    RateQuery, RateRow, Tenant,
+    AggregateQuery, AggregateRow, Answer, Batch, DimensionKey, ExportQuery, MetricName, Query, RangeQuery,
+    RangeRow, RateQuery, RateRow, SeriesSamples, Tenant,
 };
 use crate::store::{
-    CardinalityPage, CardinalityQuery, Deleted, ErrorKind, Gauge, Health, ListPage, ListQuery, MetricsStore,
-    Plan, QueryContext, Result, Retention, RunningQuery, SeriesLookup, StoreError, Usage, WriteOutcome,
+    CardinalityPage, CardinalityQuery, Deleted, ErrorKind, Export, Gauge, Health, ListPage, ListQuery,
+    MetricsStore, Plan, QueryContext, Result, Retention, RunningQuery, SeriesLookup, StoreError, Usage,
+    WriteOutcome,
 };
 
 use running::{Registered, Running};
@@ -95,19 +96,58 @@ impl Observed {
             context.scanned.store(0, Ordering::Relaxed);
             call()
         };
-        let bounded = async {
-            tokio::select! {
-                biased;
-                () = context.cancel.cancelled() => {
-                    Err(StoreError::new(ErrorKind::Cancelled, "the query was cancelled"))
-                }
-                in_time = timeout_at(context.deadline, retried(attempt)) => in_time.unwrap_or_else(|_| {
-                    Err(StoreError::new(ErrorKind::Timeout, "the query's time is over"))
-                }),
-            }
-        };
-        let span = debug_span!("storage", operation = name, tenant = %query.tenant(), query = %context.id);
-        self.once(name, span, bounded).await
+        self.once(name, span_of(name, query), bounded(context, retried(attempt))).await
+    }
+}
+
+fn span_of(name: &'static str, query: &Registered) -> Span {
+    debug_span!("storage", operation = name, tenant = %query.tenant(), query = %query.context().id)
+}
+
+/// What `call` returns, unless it is cancelled or its time is over first.
+async fn bounded<T>(context: &QueryContext, call: impl Future<Output = Result<T>> + Send) -> Result<T> {
+    tokio::select! {
+        biased;
+        () = context.cancel.cancelled() => {
+            Err(StoreError::new(ErrorKind::Cancelled, "the query was cancelled"))
+        }
+        in_time = timeout_at(context.deadline, call) => in_time.unwrap_or_else(|_| {
+            Err(StoreError::new(ErrorKind::Timeout, "the query's time is over"))
+        }),
+    }
+}
+
+/// An export, each step of it observed and bounded; listed until it is dropped.
+struct ObservedExport {
+    inner: Box<dyn Export>,
+    recorder: Arc<dyn Recorder>,
+    query: Registered,
+}
+
+impl ObservedExport {
+    /// The next step, tried again as other reads are.
+    async fn step(inner: &mut dyn Export) -> Result<Vec<SeriesSamples>> {
+        let mut pause = FIRST_WAIT;
+        for _ in 1..ATTEMPTS {
+            let result = inner.next().await;
+            let wait = result.as_ref().err().and_then(|error| wait_before_retry(error, pause));
+            let Some(wait) = wait else { return result };
+            sleep(wait).await;
+            pause *= 2;
+        }
+        inner.next().await
+    }
+}
+
+#[async_trait]
+impl Export for ObservedExport {
+    async fn next(&mut self) -> Result<Vec<SeriesSamples>> {
+        let mut observation = Observation::begin(&*self.recorder, "export");
+        let span = span_of("export", &self.query);
+        let step = Self::step(self.inner.as_mut());
+        let result = bounded(self.query.context(), step).instrument(span).await;
+        observation.outcome = outcome(&result);
+        result
     }
 }
 
@@ -217,6 +257,17 @@ impl MetricsStore for Observed {
     ) -> Result<Answer<RateRow>> {
         let own = self.running.enter(tenant, context);
         self.query("rate", &own, || self.inner.rate(tenant, query, own.context())).await
+    }
+
+    async fn export(
+        &self,
+        tenant: &Tenant,
+        query: &ExportQuery,
+        context: &QueryContext,
+    ) -> Result<Box<dyn Export>> {
+        let own = self.running.enter(tenant, context);
+        let begun = self.query("export", &own, || self.inner.export(tenant, query, own.context())).await?;
+        Ok(Box::new(ObservedExport { inner: begun, recorder: self.recorder.clone(), query: own }))
     }
 
     async fn explain(&self, tenant: &Tenant, query: &Query) -> Result<Plan> {

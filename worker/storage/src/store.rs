@@ -27,8 +27,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::model::{
-    AggregateQuery, AggregateRow, Answer, Batch, DimensionKey, MetricName, Query, RangeQuery, RangeRow,
-    RateQuery, RateRow, SeriesHandle, Spelling, SpellingHasher, Tenant,
+    AggregateQuery, AggregateRow, Answer, Batch, DimensionKey, ExportQuery, MetricName, Query, RangeQuery,
+    RangeRow, RateQuery, RateRow, SeriesHandle, SeriesSamples, Spelling, SpellingHasher, Tenant,
 };
 
 /// What can go wrong in a store, as its callers need to tell apart.
@@ -365,6 +365,20 @@ pub trait SeriesLookup: Send + Sync {
     fn find(&self, spelling: Spelling) -> Option<SeriesHandle>;
 }
 
+/// An export under way: dropped, it ends.
+///
+/// It is no snapshot: a sample that was acknowledged before it began comes, unless it is deleted or expires
+/// meanwhile; one acknowledged since may come or not.
+#[async_trait]
+pub trait Export: Send {
+    /// The next stretches: series in the order of [`crate::model::Dimensions`], the samples of each in the order of
+    /// time, over as many stretches as it takes; none at the end. After an error it goes on where it was.
+    ///
+    /// # Errors
+    /// As [`MetricsStore::query_range`].
+    async fn next(&mut self) -> Result<Vec<SeriesSamples>>;
+}
+
 /// A store of metrics. Object-safe; every method takes the tenant that it serves.
 #[async_trait]
 pub trait MetricsStore: Send + Sync {
@@ -413,6 +427,17 @@ pub trait MetricsStore: Send + Sync {
         query: &RateQuery,
         context: &QueryContext,
     ) -> Result<Answer<RateRow>>;
+
+    /// Every sample of the series chosen, series by series, within bounded memory; `context` bounds all of it.
+    ///
+    /// # Errors
+    /// As [`MetricsStore::query_range`].
+    async fn export(
+        &self,
+        tenant: &Tenant,
+        query: &ExportQuery,
+        context: &QueryContext,
+    ) -> Result<Box<dyn Export>>;
 
     /// What a query would do.
     ///

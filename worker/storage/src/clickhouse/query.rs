@@ -22,6 +22,7 @@
 mod ask;
 mod cells;
 mod explain;
+mod export;
 mod range;
 #[cfg(test)]
 mod rig;
@@ -43,6 +44,7 @@ use crate::store::{Deleted, QueryContext, Result, Retention};
 pub use cells::{aggregate, rate};
 pub(super) use explain::estimate;
 pub use explain::explain;
+pub use export::Exporting;
 pub use range::range;
 pub use text::{Chosen, Text};
 

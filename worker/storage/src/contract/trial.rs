@@ -19,7 +19,7 @@ use std::time::Duration;
 use crate::clock::{Clock, ManualClock};
 use crate::model::{
     AggregateQuery, AggregateRow, Aggregation, Answer, Batch, DimensionKey, DimensionLimits, Dimensions,
-    GroupKey, MetricName, NewSeries, RangeQuery, RangeRow, RateQuery, RateRow, Selector, SeriesLimits,
+    ExportQuery, GroupKey, MetricName, NewSeries, RangeQuery, RangeRow, RateQuery, RateRow, Selector, SeriesLimits,
     Spelling, Tenant, TimeRange,
 };
 use crate::store::{
@@ -377,13 +377,37 @@ impl Ask<'_> {
 
     /// Raw samples as lines.
     pub async fn rows(&self) -> Vec<String> {
-        let line = |row: &RangeRow| {
-            let pairs: Vec<String> =
-                row.dimensions.iter().map(|(key, value)| format!("{key}={value}")).collect();
-            let words = [(row.timestamp - self.trial.base).to_string(), number(row.value), pairs.join(",")];
-            words.join(" ").trim_end().to_owned()
-        };
+        let line = |row: &RangeRow| self.sample(row.timestamp, row.value, &row.dimensions);
         lines(&self.range_answer().await.expect("an answer"), line)
+    }
+
+    fn sample(&self, time: i64, value: f64, dimensions: &Dimensions) -> String {
+        let pairs: Vec<String> = dimensions.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let words = [(time - self.trial.base).to_string(), number(value), pairs.join(",")];
+        words.join(" ").trim_end().to_owned()
+    }
+
+    /// What an export in such pieces is asked.
+    #[must_use]
+    pub fn export_query(&self, piece: usize) -> ExportQuery {
+        ExportQuery { selector: self.selector.clone(), range: self.time_range(), piece }
+    }
+
+    /// An export as lines, a sample each.
+    pub async fn export(&self, piece: usize) -> Vec<String> {
+        let (store, query) = (self.trial.store(), self.export_query(piece));
+        let mut export = store.export(&self.trial.tenant, &query, &self.context).await.expect("an export");
+        let mut lines = Vec::new();
+        loop {
+            let stretches = export.next().await.expect("a piece");
+            if stretches.is_empty() {
+                return lines;
+            }
+            for stretch in stretches {
+                let samples = stretch.timestamps.iter().zip(&stretch.values);
+                lines.extend(samples.map(|(time, value)| self.sample(*time, *value, &stretch.dimensions)));
+            }
+        }
     }
 
     /// An aggregate as lines.

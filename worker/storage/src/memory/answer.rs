@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::model::{
-    AggregateQuery, AggregateRow, Aggregation, Answer, DimensionKey, Dimensions, GroupKey, Query, QueryStats,
-    RangeQuery, RangeRow, RateQuery, RateRow,
+    AggregateQuery, AggregateRow, Aggregation, Answer, DimensionKey, Dimensions, ExportQuery, GroupKey, Query,
+    QueryStats, RangeQuery, RangeRow, RateQuery, RateRow, SeriesSamples,
 };
 use crate::store::{Plan, QueryContext, Result};
 
@@ -75,6 +75,25 @@ pub fn range(state: &TenantState, query: &RangeQuery, context: &QueryContext) ->
     // The sort is stable, and the rows came by series.
     rows.sort_by_key(|row| row.timestamp);
     Ok(scan.answer(rows, query.limit))
+}
+
+/// Samples by series, then time, a piece a stretch.
+pub fn export(
+    state: &TenantState,
+    query: &ExportQuery,
+    context: &QueryContext,
+) -> Result<Vec<SeriesSamples>> {
+    let mut scan = Scan::new(context);
+    let mut stretches = Vec::new();
+    for (dimensions, series) in state.select(&query.selector) {
+        let samples = scan.samples(series, query.range.start(), query.range.end())?;
+        let stretch = |samples: &[Sample]| {
+            let (timestamps, values) = samples.iter().copied().unzip();
+            SeriesSamples { dimensions: dimensions.clone(), timestamps, values }
+        };
+        stretches.extend(samples.chunks(query.piece).map(stretch));
+    }
+    Ok(stretches)
 }
 
 /// What one row of an aggregate is made of.

@@ -173,6 +173,28 @@ pub struct RateQuery {
     pub limit: usize,
 }
 
+/// Every sample of a selector's series, series by series.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExportQuery {
+    /// Which series.
+    pub selector: Selector,
+    /// When.
+    pub range: TimeRange,
+    /// About how many samples to hold at once, ≥ 1; never more than twice as many are.
+    pub piece: usize,
+}
+
+/// A stretch of one series: equally long columns, times strictly ascending.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SeriesSamples {
+    /// The series' dimensions.
+    pub dimensions: Dimensions,
+    /// Unix milliseconds.
+    pub timestamps: Vec<i64>,
+    /// Values.
+    pub values: Vec<f64>,
+}
+
 /// The interval of a rate query that names none: the smallest common step that gives at most 300 buckets.
 #[must_use]
 pub fn rate_interval(range: &TimeRange) -> i64 {

@@ -1,6 +1,7 @@
 //! The engine: its parts, how they are opened, and what is shared between its threads.
 
 mod arrival;
+mod export;
 mod open;
 mod store;
 #[cfg(test)]

@@ -47,6 +47,7 @@ use measure::{Extreme, Measure, Totals};
 use quantile::Quantile;
 use rate::Increase;
 use windows::Windows;
+pub use windows::days_of;
 
 /// One value per group and window, ordered by group, then time.
 ///

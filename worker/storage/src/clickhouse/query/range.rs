@@ -11,16 +11,16 @@ use crate::model::{Answer, DimensionKey, Dimensions, QueryStats, RangeQuery, Ran
 use crate::store::{QueryContext, Result, StoreError};
 
 #[derive(Debug, Row, Deserialize)]
-struct DescribedRow {
-    fp: u64,
-    pairs: Vec<(String, String)>,
+pub(super) struct DescribedRow {
+    pub(super) fp: u64,
+    pub(super) pairs: Vec<(String, String)>,
 }
 
 #[derive(Debug, Row, Deserialize)]
-struct FirstRow {
-    fp: u64,
-    time: i64,
-    value: f64,
+pub(super) struct FirstRow {
+    pub(super) fp: u64,
+    pub(super) time: i64,
+    pub(super) value: f64,
 }
 
 #[derive(Debug, Row, Deserialize)]
@@ -142,7 +142,7 @@ impl SampleRow {
 }
 
 /// Dimensions as they were stored.
-fn dimensions(stored: Vec<(String, String)>) -> Result<Dimensions> {
+pub(super) fn dimensions(stored: Vec<(String, String)>) -> Result<Dimensions> {
     let mut pairs = Vec::with_capacity(stored.len());
     for (key, value) in stored {
         let key = DimensionKey::new(&key)

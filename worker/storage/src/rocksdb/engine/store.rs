@@ -10,8 +10,8 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::model::{
-    AggregateQuery, AggregateRow, Answer, Batch, DimensionKey, MetricName, Query, RangeQuery, RangeRow,
-    RateQuery, RateRow, RowSeries, Selector, SeriesLimits, Tenant, TimeRange,
+    AggregateQuery, AggregateRow, Answer, Batch, DimensionKey, ExportQuery, MetricName, Query, RangeQuery,
+    RangeRow, RateQuery, RateRow, RowSeries, Selector, SeriesLimits, SeriesSamples, Tenant, TimeRange,
 };
 use crate::rocksdb::commit::{self, Committer, Done, Work};
 use crate::rocksdb::index::{Definitions, TenantIndex};
@@ -21,10 +21,11 @@ use crate::rocksdb::record::Rows;
 use crate::rocksdb::scan::{Detail, Piece, ScanSpec, SeriesScan};
 use crate::rocksdb::{merge, seal};
 use crate::store::{
-    CardinalityPage, CardinalityQuery, Deleted, Gauge, Health, ListPage, ListQuery, MetricsStore, Plan,
+    CardinalityPage, CardinalityQuery, Deleted, Export, Gauge, Health, ListPage, ListQuery, MetricsStore, Plan,
     QueryContext, Refusal, Result, Retention, RunningQuery, SeriesLookup, StoreError, Usage, WriteOutcome,
 };
 
+use super::export::Exporting;
 use super::open::{Opened, open};
 use super::{Ack, Inner, Options, unavailable};
 
@@ -384,6 +385,21 @@ impl MetricsStore for RocksDb {
         Ok(answer.await?.unwrap_or_else(nothing))
     }
 
+    async fn export(
+        &self,
+        tenant: &Tenant,
+        query: &ExportQuery,
+        context: &QueryContext,
+    ) -> Result<Box<dyn Export>> {
+        let Some(index) = self.inner.index.find_tenant(tenant) else { return Ok(Box::new(NoSamples)) };
+        let (tenant, query, context) = (tenant.clone(), query.clone(), context.clone());
+        let begun = self.blocking(move |inner| Exporting::begin(inner, index, tenant, query, context)).await?;
+        Ok(match begun {
+            Some(begun) => Box::new(begun),
+            None => Box::new(NoSamples),
+        })
+    }
+
     async fn explain(&self, tenant: &Tenant, query: &Query) -> Result<Plan> {
         let own = query.clone();
         let plan = self.query(tenant, query.selector(), query.range(), move |catalog, reader, _| {
@@ -516,6 +532,16 @@ impl MetricsStore for RocksDb {
         let joined = tokio::task::spawn_blocking(move || join(&inner, threads));
         joined.await.map_err(StoreError::internal)?;
         self.inner.check_working()
+    }
+}
+
+/// The export of a tenant or metric without samples.
+struct NoSamples;
+
+#[async_trait]
+impl Export for NoSamples {
+    async fn next(&mut self) -> Result<Vec<SeriesSamples>> {
+        Ok(Vec::new())
     }
 }
 

@@ -1,0 +1,131 @@
+//! An export: step by step over the view of the moment, so that a slow client holds no layer and no head.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::export::{Brought, Step, Walk};
+use crate::model::{ExportQuery, SeriesSamples, Tenant};
+use crate::rocksdb::index::TenantIndex;
+use crate::rocksdb::query::{Catalog, days_of};
+use crate::rocksdb::reader::Reader;
+use crate::rocksdb::scan::{Detail, Piece, ScanSpec, SeriesScan};
+use crate::store::{Export, QueryContext, Result, StoreError};
+
+use super::{Inner, unavailable};
+
+/// Series of a step at most.
+const MOST_SERIES: usize = 4_096;
+/// What is held of each series: its number, and its place among the others while they are put in order.
+const SERIES_BYTES: u64 = 12;
+
+/// The series of a selector in the contract's order, and where in them the export stands.
+pub(super) struct Exporting {
+    source: Arc<Source>,
+    /// Numbers of the series; never used again for another one.
+    order: Vec<u32>,
+    walk: Walk,
+}
+
+/// What every step reads from.
+struct Source {
+    inner: Arc<Inner>,
+    index: Arc<TenantIndex>,
+    tenant: Tenant,
+    query: ExportQuery,
+    context: QueryContext,
+    metric: u32,
+}
+
+impl Exporting {
+    /// Finds the series and puts them in order; blocks. Nothing where there is none.
+    ///
+    /// # Errors
+    /// `QueryTooLarge` when there are more than may be held.
+    pub(super) fn begin(
+        inner: Arc<Inner>,
+        index: Arc<TenantIndex>,
+        tenant: Tenant,
+        query: ExportQuery,
+        context: QueryContext,
+    ) -> Result<Option<Self>> {
+        let Some(selected) = index.select(&query.selector, days_of(query.range)) else { return Ok(None) };
+        if selected.ids.len() as u64 * SERIES_BYTES > context.max_memory {
+            return Err(context.memory_exceeded());
+        }
+        context.check(0)?;
+        let mut order = vec![0; selected.ids.len()];
+        for (id, rank) in selected.ids.iter().zip(index.ranks(&selected.ids)) {
+            order[rank as usize] = *id;
+        }
+        let walk = Walk::new(order.len(), query.range, query.piece, MOST_SERIES);
+        let source = Source { inner, index, tenant, query, context, metric: selected.metric };
+        Ok(Some(Self { source: Arc::new(source), order, walk }))
+    }
+}
+
+#[async_trait]
+impl Export for Exporting {
+    async fn next(&mut self) -> Result<Vec<SeriesSamples>> {
+        while let Some(step) = self.walk.next() {
+            let (source, ids) = (self.source.clone(), self.order[step.series.clone()].to_vec());
+            // In the lane of heavy queries, which it shares with them turn by turn.
+            let turn = source.inner.heavy_turns.acquire().await.map_err(StoreError::internal)?;
+            let (reader, read) = (source.clone(), step.clone());
+            let read = tokio::task::spawn_blocking(move || reader.read(&read, &ids)).await;
+            let (stretches, brought) = read.map_err(StoreError::internal)??;
+            drop(turn);
+            if self.walk.done(&step, brought) && !stretches.is_empty() {
+                return Ok(stretches);
+            }
+        }
+        Ok(Vec::new())
+    }
+}
+
+impl Source {
+    /// The samples of a step's series, which are in the contract's order.
+    fn read(&self, step: &Step, ids: &[u32]) -> Result<(Vec<SeriesSamples>, Brought)> {
+        let inner = &self.inner;
+        if inner.is_stopping() {
+            return Err(unavailable("the store is closing"));
+        }
+        self.context.check(0)?;
+        // Described before they are read: a series that goes away in between has no sample left then.
+        let empty = |id: &u32| SeriesSamples {
+            dimensions: self.index.dimensions(*id),
+            timestamps: Vec::new(),
+            values: Vec::new(),
+        };
+        let mut found: Vec<SeriesSamples> = ids.iter().map(empty).collect();
+        // A scan goes through series by their numbers.
+        let mut places: Vec<usize> = (0..ids.len()).collect();
+        places.sort_unstable_by_key(|place| ids[*place]);
+        let ids: Vec<u32> = places.iter().map(|place| ids[*place]).collect();
+        let floor = inner.visible_since(&self.tenant, &self.query.selector.metric);
+        let reader = Reader::new(&inner.tables, inner.view.load_full(), floor);
+        let spec = ScanSpec { metric: self.metric, range: step.range, detail: Detail::Samples };
+        let mut brought = Brought { samples: 0, stopped: false, last: None };
+        let scanned = reader.scan(&spec, &ids, &self.context, &mut |position, piece| {
+            let Piece::Samples { times, values } = piece else {
+                return Err(StoreError::internal("a summary where samples were asked for"));
+            };
+            let taken = times.len().min(step.most - brought.samples);
+            let stretch = &mut found[places[position]];
+            stretch.timestamps.extend_from_slice(&times[..taken]);
+            stretch.values.extend_from_slice(&values[..taken]);
+            brought.samples += taken;
+            brought.last = stretch.timestamps.last().copied();
+            brought.stopped = taken < times.len();
+            match brought.stopped {
+                true => Err(StoreError::internal("enough")),
+                false => Ok(()),
+            }
+        });
+        if !brought.stopped {
+            scanned?;
+        }
+        found.retain(|stretch| !stretch.timestamps.is_empty());
+        Ok((found, brought))
+    }
+}
