@@ -6,6 +6,7 @@
 //! that a decoder hashes must be self-delimiting: equal bytes were once validated as a whole.
 
 pub mod body;
+pub mod bulk;
 pub mod exposition;
 pub mod json;
 pub mod line;
@@ -179,6 +180,11 @@ impl Rejections {
 }
 
 fn cardinality_error(index: u32, metric: &MetricName, refusal: Refusal) -> SampleError {
+    let Problem { code, error } = cardinality_problem(refusal);
+    SampleError { index, metric: Some(Arc::from(metric.as_str())), code, error }
+}
+
+fn cardinality_problem(refusal: Refusal) -> Problem {
     let error = match refusal {
         Refusal::MetricLimit { limit } => {
             format!("a new metric would pass the tenant's limit of {limit} metrics")
@@ -188,8 +194,7 @@ fn cardinality_error(index: u32, metric: &MetricName, refusal: Refusal) -> Sampl
         }
         Refusal::MemoryLimit => "the memory for series is used up; known series go on".to_owned(),
     };
-    let metric = Some(Arc::from(metric.as_str()));
-    SampleError { index, metric, code: Code::CardinalityLimit, error }
+    Problem::new(Code::CardinalityLimit, error)
 }
 
 /// A decoded request: rows to store, and what was left out.

@@ -2,6 +2,7 @@
 
 mod address;
 mod bucket;
+mod transfers;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,8 +18,10 @@ use crate::metrics::Metrics;
 use crate::tenant::Caller;
 
 use bucket::TokenBucket;
+use transfers::Transfers;
 
 pub use address::{AddressLimits, limit as limit_addresses};
+pub use transfers::{Transfer, TransferPermit};
 
 /// Tenants are spread over this many maps, so that their requests don't wait for each other.
 const SHARDS: usize = 16;
@@ -57,6 +60,7 @@ pub struct Limits {
     base: Quota,
     tiers: HashMap<String, Quota>,
     shards: Vec<Mutex<Shard>>,
+    transfers: Transfers,
     metrics: Arc<Metrics>,
 }
 
@@ -72,12 +76,13 @@ struct Budget {
     write: TokenBucket,
     query: TokenBucket,
     samples: TokenBucket,
+    imported: TokenBucket,
     running: Arc<AtomicU32>,
 }
 
 impl Budget {
     fn is_idle(&self, now: Instant) -> bool {
-        let full = [&self.write, &self.query, &self.samples].iter().all(|bucket| bucket.is_full(now));
+        let full = [&self.write, &self.query, &self.samples, &self.imported].iter().all(|bucket| bucket.is_full(now));
         full && Arc::strong_count(&self.running) == 1
     }
 }
@@ -111,7 +116,7 @@ impl Limits {
         };
         let tiers = rates.tiers.iter().map(|(name, tier)| (name.clone(), overridden(base, tier))).collect();
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
-        Self { enforced: config.auth.enabled, base, tiers, shards, metrics }
+        Self { enforced: config.auth.enabled, base, tiers, shards, transfers: Transfers::default(), metrics }
     }
 
     /// What applies to `caller`; an unknown tier is as none.
@@ -150,6 +155,32 @@ impl Limits {
     pub fn samples(&self, caller: &Caller, samples: u64) -> Result<(), Error> {
         let rate = self.quota(caller).metrics_per_second;
         self.charge(caller, "metrics_per_second", |budget, now| budget.samples.take(samples, rate, now))
+    }
+
+    /// Charges `samples` that an import brings: to a budget as large as that of writes, but of its own, so that an import
+    /// takes nothing from what the tenant writes meanwhile.
+    ///
+    /// # Errors
+    /// How long the import has to wait.
+    pub fn imported(&self, caller: &Caller, samples: u64) -> Result<(), Duration> {
+        if !self.enforced {
+            return Ok(());
+        }
+        let (rate, now) = (self.quota(caller).metrics_per_second, Instant::now());
+        self.with_budget(&caller.tenant, now, |budget| budget.imported.take(samples, rate, now))
+    }
+
+    /// The right to one more import or export now; holds with and without auth.
+    ///
+    /// # Errors
+    /// `RateLimited`.
+    pub fn transfer(&self, caller: &Caller, transfer: Transfer) -> Result<TransferPermit, Error> {
+        let permit = self.transfers.begin(&caller.tenant, transfer);
+        permit.inspect_err(|error| {
+            if let Error::RateLimited { limit, .. } = error {
+                self.metrics.limit_hit(limit);
+            }
+        })
     }
 
     /// The right to run one more query now.

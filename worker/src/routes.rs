@@ -4,7 +4,9 @@ pub mod admin;
 pub mod cardinality;
 mod cursor;
 pub mod discover;
+pub mod export;
 pub mod health;
+pub mod import;
 pub mod input;
 pub mod line_write;
 pub mod metrics;
@@ -49,6 +51,8 @@ pub fn all() -> OpenApiRouter<AppState> {
         .routes(routes!(admin::delete_metric))
         .routes(routes!(admin::retention, admin::set_retention))
         .routes(routes!(admin::usage))
+        .routes(routes!(import::import))
+        .routes(routes!(export::export))
         .routes(routes!(openapi::openapi))
         .routes(routes!(health::health))
         .routes(routes!(health::live))

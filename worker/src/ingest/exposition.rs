@@ -168,7 +168,7 @@ fn string_end(line: &[u8], mut at: usize) -> Option<usize> {
     }
 }
 
-fn read_value(word: &[u8]) -> Option<f64> {
+pub(super) fn read_value(word: &[u8]) -> Option<f64> {
     if let Some((value, end)) = number::parse(word, 0)
         && end == word.len()
     {

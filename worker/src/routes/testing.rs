@@ -11,12 +11,12 @@ use luminate_crds::worker_config::WorkerConfig;
 use luminate_storage::clock::ManualClock;
 use luminate_storage::memory::MemoryStore;
 use luminate_storage::model::{
-    AggregateQuery, AggregateRow, Answer as Found, Batch, DimensionKey, MetricName, Query, RangeQuery,
-    RangeRow, RateQuery, RateRow, SeriesHandle, Spelling, SpellingHasher, Tenant,
+    AggregateQuery, AggregateRow, Answer as Found, Batch, DimensionKey, ExportQuery, MetricName, Query,
+    RangeQuery, RangeRow, RateQuery, RateRow, SeriesHandle, Spelling, SpellingHasher, Tenant,
 };
 use luminate_storage::store::{
-    CardinalityPage, CardinalityQuery, Deleted, ErrorKind, Gauge, Health, ListPage, ListQuery, MetricsStore,
-    Plan, QueryContext, Result, Retention, RunningQuery, SeriesLookup, StoreError, Usage, WriteOutcome,
+    CardinalityPage, CardinalityQuery, Deleted, ErrorKind, Export, Gauge, Health, ListPage, ListQuery,
+    MetricsStore, Plan, QueryContext, Result, Retention, RunningQuery, SeriesLookup, StoreError, Usage, WriteOutcome,
 };
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -166,6 +166,11 @@ impl Fails {
         Self::new(vec![Err(StoreError::new(kind, "full"))], None)
     }
 
+    /// Fails at one write.
+    pub fn at_writes(error: StoreError) -> Self {
+        Self::new(vec![Err(error)], None)
+    }
+
     /// Takes writes durably.
     pub fn at_nothing() -> Self {
         Self::new(Vec::new(), None)
@@ -249,6 +254,14 @@ impl MetricsStore for Fails {
     async fn rate(&self, _: &Tenant, _: &RateQuery, context: &QueryContext) -> Result<Found<RateRow>> {
         self.answer(context).await
     }
+    async fn export(
+        &self,
+        _: &Tenant,
+        _: &ExportQuery,
+        context: &QueryContext,
+    ) -> Result<Box<dyn Export>> {
+        self.answer::<()>(context).await.and_then(|_| untold())
+    }
     async fn explain(&self, _: &Tenant, _: &Query) -> Result<Plan> {
         untold()
     }
@@ -274,7 +287,7 @@ impl MetricsStore for Fails {
         untold()
     }
     async fn retention(&self, _: &Tenant) -> Result<Retention> {
-        untold()
+        Ok(Retention { default: 30 * 86_400_000, metrics: std::collections::BTreeMap::new() })
     }
     async fn set_retention(&self, _: &Tenant, _: Retention) -> Result<()> {
         untold()
