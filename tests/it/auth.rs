@@ -142,6 +142,8 @@ fn wrong_tokens_are_401_on_every_route_and_say_nothing_of_themselves() {
         ("GET", "/api/v1/admin/retention"),
         ("PUT", "/api/v1/admin/retention"),
         ("GET", "/api/v1/admin/usage"),
+        ("GET", "/api/v1/admin/export"),
+        ("POST", "/api/v1/admin/import"),
     ] {
         let answer = worker.client().send(method, path, &[], &[]);
         assert!(!answer.refused(401).is_empty(), "{method} {path}");
@@ -175,6 +177,8 @@ fn no_scope_implies_another() {
         assert_eq!(client.get("/api/v1/metrics").status, allowed("read"), "{scope}");
         assert_eq!(client.get("/api/v1/cardinality").status, allowed("read"), "{scope}");
         assert_eq!(client.get("/api/v1/admin/usage").status, allowed("admin"), "{scope}");
+        assert_eq!(client.get("/api/v1/admin/export").status, allowed("admin"), "{scope}");
+        assert_eq!(client.send("POST", "/api/v1/admin/import", &[], &[]).status, allowed("admin"), "{scope}");
         assert_eq!(client.delete("/api/v1/admin/metrics/m?dryRun=true").status, allowed("admin"), "{scope}");
     }
     let nobody = worker.client().with_token(signed(&claims("acme", &[])));

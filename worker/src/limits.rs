@@ -82,7 +82,9 @@ struct Budget {
 
 impl Budget {
     fn is_idle(&self, now: Instant) -> bool {
-        let full = [&self.write, &self.query, &self.samples, &self.imported].iter().all(|bucket| bucket.is_full(now));
+        let full = [&self.write, &self.query, &self.samples, &self.imported]
+            .iter()
+            .all(|bucket| bucket.is_full(now));
         full && Arc::strong_count(&self.running) == 1
     }
 }

@@ -41,7 +41,8 @@ impl BulkRules {
     /// from `now`.
     #[must_use]
     pub fn new(now: i64, retention: &Retention, max_future: i64, most_samples: usize) -> Self {
-        let of = |(metric, millis): (&MetricName, &i64)| (metric.as_str().to_owned(), now.saturating_sub(*millis));
+        let of =
+            |(metric, millis): (&MetricName, &i64)| (metric.as_str().to_owned(), now.saturating_sub(*millis));
         Self {
             now,
             newest: now.saturating_add(max_future),
@@ -293,7 +294,8 @@ mod testing {
 
     /// Refused lines as `line×samples code: why`.
     pub fn errors(piece: &Piece) -> Vec<String> {
-        let line = |error: &LineError| format!("{}×{} {:?}: {}", error.line, error.samples, error.code, error.error);
+        let line =
+            |error: &LineError| format!("{}×{} {:?}: {}", error.line, error.samples, error.code, error.error);
         piece.refused.listed().iter().map(line).collect()
     }
 
@@ -303,7 +305,8 @@ mod testing {
         let (mut from, mut to) = (0, 0);
         loop {
             to = text.len().min(to + most);
-            let piece = decode(format, &text[from..to], to == text.len(), line, &rules(), &KnownSeries::none());
+            let piece =
+                decode(format, &text[from..to], to == text.len(), line, &rules(), &KnownSeries::none());
             found.extend(rows(&piece));
             wrong.extend(errors(&piece));
             line += piece.lines;
@@ -344,8 +347,7 @@ mod tests {
         let line = r#"{"metric":{"__name__":"a"},"values":[1,2],"timestamps":[1767225600000,1767225600001]}"#;
         let text = [line; 5].join("\n");
         let rules = BulkRules { most_samples: 3, ..rules() };
-        let piece =
-            decode(&Format::JsonLines, text.as_bytes(), true, 1, &rules, &KnownSeries::none());
+        let piece = decode(&Format::JsonLines, text.as_bytes(), true, 1, &rules, &KnownSeries::none());
         assert_eq!((piece.batch.len(), piece.lines, piece.consumed), (4, 2, 2 * (line.len() + 1)));
     }
 }

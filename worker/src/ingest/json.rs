@@ -293,7 +293,10 @@ impl Decoder<'_> {
     }
 }
 
-pub(super) fn read_pairs<'a>(object: &'a [u8], pairs: &mut Vec<(Cow<'a, str>, Cow<'a, str>)>) -> Result<(), Problem> {
+pub(super) fn read_pairs<'a>(
+    object: &'a [u8],
+    pairs: &mut Vec<(Cow<'a, str>, Cow<'a, str>)>,
+) -> Result<(), Problem> {
     let mut scanner = Scanner::new(object, 0);
     let malformed = |error: SyntaxError| Problem::new(Code::InvalidSample, error.to_string());
     let mut more = scanner.open(b'}');

@@ -91,11 +91,13 @@ pub async fn export(
     let encoding = accepted(&headers);
     let mut exporter = Exporter::begin(&state, store, caller.tenant(), wanted, permit)?;
     let layout = exporter.layout().await?;
-    let kind = if matches!(layout, Layout::Csv(_)) { "text/csv; charset=utf-8; header=present" } else { NDJSON };
+    let kind =
+        if matches!(layout, Layout::Csv(_)) { "text/csv; charset=utf-8; header=present" } else { NDJSON };
     exporter.writer = Some((Writer::new(layout), Encoder::new(encoding)?));
     // What fails before anything is written has a status of its own.
     let first = exporter.piece().await?;
-    let mut response = Body::from_stream(stream::unfold(Sending::Piece(first, exporter, id), send)).into_response();
+    let mut response =
+        Body::from_stream(stream::unfold(Sending::Piece(first, exporter, id), send)).into_response();
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
@@ -108,7 +110,8 @@ pub async fn export(
 /// Which of the encodings that are written the client takes, in our order.
 fn accepted(headers: &HeaderMap) -> Option<&'static str> {
     let named = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
-    let named: Vec<String> = named.flat_map(|value| value.split(',')).map(|one| one.to_ascii_lowercase()).collect();
+    let named: Vec<String> =
+        named.flat_map(|value| value.split(',')).map(|one| one.to_ascii_lowercase()).collect();
     let takes = |encoding: &str| {
         named.iter().any(|one| {
             let (name, weight) = one.split_once(';').unwrap_or((one, ""));
@@ -154,7 +157,8 @@ fn filters(text: Option<&str>) -> Result<Vec<(DimensionKey, String)>, Error> {
     let Some(text) = text else { return Ok(Vec::new()) };
     let read: Result<BTreeMap<String, String>, _> = serde_json::from_str(text);
     let pairs = read.map_err(|error| {
-        let reason = format!("filters must be a JSON object of keys and the strings that they must equal: {error}");
+        let reason =
+            format!("filters must be a JSON object of keys and the strings that they must equal: {error}");
         Error::InvalidParameter(Fault::of("filters", reason))
     })?;
     pairs.into_iter().map(|(key, value)| Ok((input::key(&format!("filters.{key}"), &key)?, value))).collect()

@@ -28,7 +28,7 @@ use crate::ingest::bulk::{BulkRules, Ending, LineError, Piece, Refused};
 use crate::lifecycle::Stage;
 use crate::limits::Transfer;
 use crate::observe::RequestId;
-use crate::tenant::{CanAdmin, Caller};
+use crate::tenant::{Caller, CanAdmin};
 
 /// Samples of a piece: what becomes one batch.
 const MOST_SAMPLES: usize = 256 << 10;
@@ -117,7 +117,7 @@ pub async fn import(
     let csv = kind != Kind::JsonLines;
     let body = feed::open(body, state.config.server.body_timeout.duration());
     let reading = Read {
-        source: feed::Source::new(body, encoding)?,
+        source: feed::Source::new(body, encoding),
         kind,
         longest_line: state.config.server.max_body_bytes.len(),
         rules: {
@@ -129,7 +129,8 @@ pub async fn import(
             Box::new(move || store.lookup(&tenant))
         },
     };
-    let mut import = Import { state: &state, caller: &caller.caller, store: store.as_ref(), tally: Tally::default() };
+    let mut import =
+        Import { state: &state, caller: &caller.caller, store: store.as_ref(), tally: Tally::default() };
     let failure = import.run(reading).await.err();
     Ok(import.tally.answer(csv, failure, &id))
 }
@@ -247,7 +248,9 @@ fn failed(error: &Error, answer: &ImportAnswer, id: &RequestId) -> Response {
     match serde_json::to_vec(answer) {
         Ok(body) => {
             *response.body_mut() = Body::from(body);
-            response.headers_mut().insert(CONTENT_TYPE, axum::http::HeaderValue::from_static("application/json"));
+            response
+                .headers_mut()
+                .insert(CONTENT_TYPE, axum::http::HeaderValue::from_static("application/json"));
             response
         }
         Err(error) => Error::Internal(error.to_string()).response(Some(&id.0)),
@@ -287,7 +290,8 @@ impl Import<'_> {
         // 2. IO: on stable storage when it returns.
         let places = piece.take_places();
         let rows = piece.batch.len() as u64;
-        let (lines, samples, dropped, ending) = (piece.lines, piece.samples(), piece.dropped, piece.ending.take());
+        let (lines, samples, dropped, ending) =
+            (piece.lines, piece.samples(), piece.dropped, piece.ending.take());
         let mut refused = std::mem::take(&mut piece.refused);
         let outcome = match rows {
             0 => WriteOutcome { refused: Vec::new(), durable: true },

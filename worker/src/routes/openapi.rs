@@ -162,6 +162,7 @@ mod tests {
         let expected = [
             "delete /api/v1/admin/metrics/{name}",
             "delete /api/v1/queries/{id}",
+            "get /api/v1/admin/export",
             "get /api/v1/admin/retention",
             "get /api/v1/admin/usage",
             "get /api/v1/cardinality",
@@ -176,6 +177,7 @@ mod tests {
             "get /api/v1/queries",
             "get /metrics",
             "get /ping",
+            "post /api/v1/admin/import",
             "post /api/v1/import/prometheus",
             "post /api/v1/prom/write",
             "post /api/v1/query",

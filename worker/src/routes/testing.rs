@@ -16,7 +16,8 @@ use luminate_storage::model::{
 };
 use luminate_storage::store::{
     CardinalityPage, CardinalityQuery, Deleted, ErrorKind, Export, Gauge, Health, ListPage, ListQuery,
-    MetricsStore, Plan, QueryContext, Result, Retention, RunningQuery, SeriesLookup, StoreError, Usage, WriteOutcome,
+    MetricsStore, Plan, QueryContext, Result, Retention, RunningQuery, SeriesLookup, StoreError, Usage,
+    WriteOutcome,
 };
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -254,12 +255,7 @@ impl MetricsStore for Fails {
     async fn rate(&self, _: &Tenant, _: &RateQuery, context: &QueryContext) -> Result<Found<RateRow>> {
         self.answer(context).await
     }
-    async fn export(
-        &self,
-        _: &Tenant,
-        _: &ExportQuery,
-        context: &QueryContext,
-    ) -> Result<Box<dyn Export>> {
+    async fn export(&self, _: &Tenant, _: &ExportQuery, context: &QueryContext) -> Result<Box<dyn Export>> {
         self.answer::<()>(context).await.and_then(|_| untold())
     }
     async fn explain(&self, _: &Tenant, _: &Query) -> Result<Plan> {

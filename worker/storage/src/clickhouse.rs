@@ -38,8 +38,8 @@ use crate::model::{
     RangeRow, RateQuery, RateRow, Tenant,
 };
 use crate::store::{
-    CardinalityPage, CardinalityQuery, Deleted, Export, Gauge, Health, ListPage, ListQuery, MetricsStore, Plan,
-    QueryContext, Result, Retention, RunningQuery, SeriesLookup, StoreError, Usage, WriteOutcome,
+    CardinalityPage, CardinalityQuery, Deleted, Export, Gauge, Health, ListPage, ListQuery, MetricsStore,
+    Plan, QueryContext, Result, Retention, RunningQuery, SeriesLookup, StoreError, Usage, WriteOutcome,
 };
 
 use open::{Opening, Parts};

@@ -167,8 +167,10 @@ mod tests {
                 .collect();
             let piece = [1, 7, 100, 10_000][random.usize(..4)];
             let (found, largest, _) = walked(&series, (0, 1_500), piece);
-            let expected: Vec<Vec<i64>> =
-                series.iter().map(|times| times.iter().copied().filter(|t| (0..1_500).contains(t)).collect()).collect();
+            let expected: Vec<Vec<i64>> = series
+                .iter()
+                .map(|times| times.iter().copied().filter(|t| (0..1_500).contains(t)).collect())
+                .collect();
             assert!(found == expected, "case {case}");
             assert!(largest <= 2 * piece);
         }

@@ -10,8 +10,8 @@ use parking_lot::Mutex;
 use crate::clock::ManualClock;
 use crate::memory::MemoryStore;
 use crate::model::{
-    AggregateQuery, AggregateRow, Aggregation, Answer, Batch, DimensionKey, ExportQuery, MetricName, NewSeries,
-    Query, RangeQuery, RangeRow, RateQuery, RateRow, RowSeries, SeriesLimits, Tenant, TimeRange,
+    AggregateQuery, AggregateRow, Aggregation, Answer, Batch, DimensionKey, ExportQuery, MetricName,
+    NewSeries, Query, RangeQuery, RangeRow, RateQuery, RateRow, RowSeries, SeriesLimits, Tenant, TimeRange,
 };
 use crate::store::{
     CardinalityPage, CardinalityQuery, Deleted, ErrorKind, Export, Gauge, Health, ListPage, ListQuery,

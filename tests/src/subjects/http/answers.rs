@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use luminate_storage::model::{
     AggregateRow, Answer, DimensionKey, DimensionLimits, Dimensions, GroupKey, QueryStats, RangeRow, RateRow,
+    SeriesSamples,
 };
 use luminate_storage::store::{ErrorKind, Refusal, Result, StoreError};
 use serde::Deserialize;
@@ -228,6 +229,64 @@ pub fn answer<Row>(
     };
     let rows = rows.into_iter().map(read).collect::<serde_json::Result<_>>().map_err(wrong)?;
     Ok(Answer { rows, stats })
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExportLine<'a> {
+    metric: BTreeMap<String, String>,
+    #[serde(borrow)]
+    values: Vec<&'a RawValue>,
+    timestamps: Vec<i64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExportEnd {
+    summary: ExportSummary,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExportSummary {
+    metrics: u64,
+    series: u64,
+    samples: u64,
+}
+
+/// The stretches of an export of one metric, each of at most `piece` samples.
+///
+/// # Errors
+/// It isn't one, or its summary says something else.
+pub fn exported(response: &Response, piece: usize) -> Result<Vec<SeriesSamples>> {
+    let wrong = |error: serde_json::Error| odd(&error.to_string(), response);
+    let text = std::str::from_utf8(&response.body).map_err(|_| odd("not UTF-8", response))?;
+    let mut lines: Vec<&str> = text.strip_suffix('\n').unwrap_or(text).split('\n').collect();
+    let ExportEnd { summary } = serde_json::from_str(lines.pop().unwrap_or_default()).map_err(wrong)?;
+    let (mut stretches, mut samples) = (Vec::new(), 0);
+    for line in lines {
+        let ExportLine { metric, values, timestamps } = serde_json::from_str(line).map_err(wrong)?;
+        let values = values.into_iter().map(number).collect::<serde_json::Result<Vec<_>>>().map_err(wrong)?;
+        if values.len() != timestamps.len() || !metric.contains_key("__name__") {
+            return Err(odd("a line of an export", response));
+        }
+        let pairs = metric.iter().filter(|(key, _)| *key != "__name__");
+        let pairs = pairs.map(|(key, value)| (key.as_str(), value.as_str()));
+        let dimensions = Dimensions::new(pairs, &DimensionLimits::default()).map_err(StoreError::internal)?;
+        samples += values.len() as u64;
+        let pieces = timestamps.chunks(piece).zip(values.chunks(piece));
+        stretches.extend(pieces.map(|(timestamps, values)| SeriesSamples {
+            dimensions: dimensions.clone(),
+            timestamps: timestamps.to_vec(),
+            values: values.to_vec(),
+        }));
+    }
+    let found = u64::from(!stretches.is_empty());
+    let series = stretches.chunk_by(|one, next| one.dimensions == next.dimensions).count() as u64;
+    if (summary.metrics, summary.series, summary.samples) != (found, series, samples) {
+        return Err(odd("a summary that isn't that of the lines", response));
+    }
+    Ok(stretches)
 }
 
 /// A number as its nearest f64, which is more than serde_json promises; NaN for `null`.

@@ -10,13 +10,14 @@ use fastrand::Rng;
 use luminate_crds::worker_config::Span;
 use luminate_storage::clock::{Clock, ManualClock};
 use luminate_storage::model::{
-    AggregateQuery, AggregateRow, Answer, Batch, DimensionKey, MetricName, Query, RangeQuery, RangeRow,
-    RateQuery, RateRow, RowSeries, SeriesHandle, SeriesLimits, Spelling, SpellingHasher, Tenant,
+    AggregateQuery, AggregateRow, Answer, Batch, DimensionKey, ExportQuery, MetricName, Query, RangeQuery,
+    RangeRow, RateQuery, RateRow, RowSeries, SeriesHandle, SeriesLimits, SeriesSamples, Spelling,
+    SpellingHasher, Tenant,
 };
 use luminate_storage::store::{
-    CardinalityCursor, CardinalityPage, CardinalityQuery, CardinalityRow, Deleted, ErrorKind, Gauge, Health,
-    ListPage, ListQuery, MetricsStore, Plan, QueryContext, Result, Retention, RunningQuery, SeriesLookup,
-    StoreError, Usage, WriteOutcome,
+    CardinalityCursor, CardinalityPage, CardinalityQuery, CardinalityRow, Deleted, ErrorKind, Export, Gauge,
+    Health, ListPage, ListQuery, MetricsStore, Plan, QueryContext, Result, Retention, RunningQuery,
+    SeriesLookup, StoreError, Usage, WriteOutcome,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -339,6 +340,16 @@ impl SeriesLookup for Nothing {
     }
 }
 
+/// An export that came whole.
+struct Exported(std::vec::IntoIter<SeriesSamples>);
+
+#[async_trait]
+impl Export for Exported {
+    async fn next(&mut self) -> Result<Vec<SeriesSamples>> {
+        Ok(self.0.next().into_iter().collect())
+    }
+}
+
 #[async_trait]
 impl MetricsStore for HttpStore {
     fn backend(&self) -> &'static str {
@@ -400,6 +411,29 @@ impl MetricsStore for HttpStore {
     ) -> Result<Answer<RateRow>> {
         let read = |text: &str| answers::rate_row(text, &query.group_by);
         self.ask(tenant, &Query::Rate(query.clone()), context, read)
+    }
+
+    async fn export(
+        &self,
+        tenant: &Tenant,
+        query: &ExportQuery,
+        _: &QueryContext,
+    ) -> Result<Box<dyn Export>> {
+        let filters: serde_json::Map<String, Value> =
+            query.selector.filters.iter().map(|(key, value)| (key.to_string(), json!(value))).collect();
+        let path = format!(
+            "/api/v1/admin/export?metric={}&start={}&end={}&filters={}",
+            query.selector.metric,
+            query.range.start(),
+            query.range.end(),
+            percent(&Value::Object(filters).to_string())
+        );
+        let response = self.send(tenant, Ask::get(path))?;
+        if response.status != 200 {
+            return Err(answers::failure(&response));
+        }
+        let stretches = answers::exported(&response, query.piece)?;
+        Ok(Box::new(Exported(stretches.into_iter())))
     }
 
     async fn explain(&self, tenant: &Tenant, query: &Query) -> Result<Plan> {

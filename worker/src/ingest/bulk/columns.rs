@@ -37,7 +37,10 @@ impl TimeFormat {
                 Ok(seconds) => seconds.checked_mul(1_000),
                 Err(_) => {
                     let millis = cell.parse::<f64>().ok()? * 1_000.0;
-                    #[allow(clippy::cast_possible_truncation, reason = "out of any window where it is clamped")]
+                    #[allow(
+                        clippy::cast_possible_truncation,
+                        reason = "out of any window where it is clamped"
+                    )]
                     millis.is_finite().then(|| millis.round() as i64)
                 }
             },
@@ -178,7 +181,8 @@ impl Columns {
 }
 
 fn dimension(field: &str, key: &str) -> Result<Column, Fault> {
-    let fault = |reason| Fault::of(field, format_args!("{:?}: {reason}", key.chars().take(128).collect::<String>()));
+    let fault =
+        |reason| Fault::of(field, format_args!("{:?}: {reason}", key.chars().take(128).collect::<String>()));
     DimensionKey::new(key).map(Column::Dimension).map_err(fault)
 }
 

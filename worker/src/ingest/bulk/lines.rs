@@ -92,7 +92,9 @@ impl Decoder<'_> {
             Ok(Line::Samples(metric)) => self.samples(metric, number),
             Ok(Line::Ending(ending)) => {
                 self.piece.ending = match (self.piece.ending.take(), ending) {
-                    (Some(Ending::Summary(before)), Ending::Summary(more)) => Some(Ending::Summary(before + more)),
+                    (Some(Ending::Summary(before)), Ending::Summary(more)) => {
+                        Some(Ending::Summary(before + more))
+                    }
                     (_, ending) => Some(ending),
                 };
             }
@@ -104,7 +106,9 @@ impl Decoder<'_> {
         let count = self.times.len() as u64;
         let (series, oldest) = match self.series(metric) {
             Ok(found) => found,
-            Err(problem) => return self.piece.refused.push(number, count.max(1), name_as_sent(metric), problem),
+            Err(problem) => {
+                return self.piece.refused.push(number, count.max(1), name_as_sent(metric), problem);
+            }
         };
         self.piece.begin_line(number);
         let (mut outside, mut example) = (0, 0);
@@ -172,7 +176,8 @@ impl Decoder<'_> {
                     1
                 }
                 b"\"values\"" => {
-                    let end = array(line, start, &mut self.values, value).map_err(|at| wrong(line, at, "values"))?;
+                    let end = array(line, start, &mut self.values, value)
+                        .map_err(|at| wrong(line, at, "values"))?;
                     scanner = Scanner::new(line, end);
                     2
                 }
@@ -300,8 +305,13 @@ mod tests {
             line(r#"{"__name__":"none"}"#, "[]", "[]"),
         ];
         let piece = lines(&text.join("\r\n"));
-        let expected =
-            ["up{job=a} 0 1", "up{job=a} 1000 -0", "a_up{job=b:\"é\"} 0 0.001", "a_up{job=b:\"é\"} 1000 2.5", "up{} 1000 7"];
+        let expected = [
+            "up{job=a} 0 1",
+            "up{job=a} 1000 -0",
+            "a_up{job=b:\"é\"} 0 0.001",
+            "a_up{job=b:\"é\"} 1000 2.5",
+            "up{} 1000 7",
+        ];
         assert_eq!(rows(&piece), expected);
         assert!(piece.batch.values[1].is_sign_negative());
         assert_eq!((piece.dropped, piece.refused.total(), piece.lines, piece.samples()), (3, 0, 6, 8));
@@ -321,20 +331,38 @@ mod tests {
             ("{}".to_owned(), "2×1 InvalidSample: metric, values and timestamps are needed"),
             (line(r#""up""#, "[1]", &one), "2×1 InvalidSample: metric must be an object"),
             (line(r#"{"job":"a"}"#, "[1]", &one), "2×1 InvalidSample: metric has no __name__"),
-            (line(r#"{"__name__":"a","__name__":"b"}"#, "[1]", &one), "2×1 InvalidSample: __name__ appears twice"),
+            (
+                line(r#"{"__name__":"a","__name__":"b"}"#, "[1]", &one),
+                "2×1 InvalidSample: __name__ appears twice",
+            ),
             (line(r#"{"__name__":"a","j":1}"#, "[1]", &one), "2×1 InvalidDimensionValue: "),
             (line(r#"{"__name__":"a b"}"#, "[1,2,3]", &many), "2×3 InvalidMetricName: "),
             (line(r#"{"__name__":"a","__x":"b"}"#, "[1]", &one), "2×1 InvalidDimensionKey: "),
             (line(r#"{"__name__":"a","j":"b","j":"c"}"#, "[1]", &one), "2×1 InvalidDimensionKey: "),
-            (line(r#"{"__name__":"up"}"#, "[1,2]", &one), "2×1 InvalidSample: there are 2 values and 1 timestamps"),
-            (line(r#"{"__name__":"up"}"#, "[1,]", &one), "2×1 InvalidValue: values must be an array of numbers"),
+            (
+                line(r#"{"__name__":"up"}"#, "[1,2]", &one),
+                "2×1 InvalidSample: there are 2 values and 1 timestamps",
+            ),
+            (
+                line(r#"{"__name__":"up"}"#, "[1,]", &one),
+                "2×1 InvalidValue: values must be an array of numbers",
+            ),
             (line(r#"{"__name__":"up"}"#, "[true]", &one), "2×1 InvalidValue: "),
             (line(r#"{"__name__":"up"}"#, "7", &one), "2×1 InvalidValue: "),
-            (line(r#"{"__name__":"up"}"#, "[1]", "[1.5]"), "2×1 InvalidTimestamp: timestamps must be an array of whole"),
+            (
+                line(r#"{"__name__":"up"}"#, "[1]", "[1.5]"),
+                "2×1 InvalidTimestamp: timestamps must be an array of whole",
+            ),
             (line(r#"{"__name__":"up"}"#, "[1]", "[\"now\"]"), "2×1 InvalidTimestamp: "),
-            (line(r#"{"__name__":"up"}"#, "[1]", "[5]"), "2×1 TimestampOutOfRange: timestamp 5 is older than"),
+            (
+                line(r#"{"__name__":"up"}"#, "[1]", "[5]"),
+                "2×1 TimestampOutOfRange: timestamp 5 is older than",
+            ),
             (line(r#"{"__name__":"up"}"#, "[1]", "[1e3]"), "2×1 InvalidTimestamp: "),
-            (format!(r#"{{"metric":{{"__name__":"up"}},"values":[1],"values":[1],"timestamps":{one}}}"#), "2×1 InvalidSample: a field appears twice"),
+            (
+                format!(r#"{{"metric":{{"__name__":"up"}},"values":[1],"values":[1],"timestamps":{one}}}"#),
+                "2×1 InvalidSample: a field appears twice",
+            ),
         ] {
             let piece = lines(&format!("{good}\n{bad}\n{good}"));
             assert_eq!(piece.batch.len(), 2, "{bad}");
@@ -345,15 +373,20 @@ mod tests {
 
     #[test]
     fn samples_are_accepted_as_long_as_the_metrics_retention_keeps_them() {
-        let times = [NOW - 30 * DAY - 1, NOW - 30 * DAY, NOW - DAY - 1, NOW - DAY, NOW + 3_600_000, NOW + 3_600_001];
+        let times =
+            [NOW - 30 * DAY - 1, NOW - 30 * DAY, NOW - DAY - 1, NOW - DAY, NOW + 3_600_000, NOW + 3_600_001];
         let times = format!("{times:?}");
-        let text = ["up", "short"].map(|name| line(&format!(r#"{{"__name__":"{name}"}}"#), "[1,2,3,4,5,6]", &times));
+        let text =
+            ["up", "short"].map(|name| line(&format!(r#"{{"__name__":"{name}"}}"#), "[1,2,3,4,5,6]", &times));
         let piece = lines(&text.join("\n"));
         let values = &piece.batch.values;
         assert_eq!(values, &[2.0, 3.0, 4.0, 5.0, 4.0, 5.0]);
         let errors = errors(&piece);
         assert_eq!(errors.len(), 2);
-        assert!(errors[0].starts_with("1×2 TimestampOutOfRange") && errors[1].starts_with("2×4 TimestampOutOfRange"));
+        assert!(
+            errors[0].starts_with("1×2 TimestampOutOfRange")
+                && errors[1].starts_with("2×4 TimestampOutOfRange")
+        );
         let mut known = KnownSeries::none();
         let mut decoded = super::super::super::Decoded::new(rules().series);
         decoded.batch = piece.batch;
@@ -369,7 +402,11 @@ mod tests {
             .map(|at| match random.u8(..5) {
                 0 => format!("nonsense {at}"),
                 1 => String::new(),
-                _ => line(&format!(r#"{{"__name__":"m","at":"{at}"}}"#), "[1,2]", &format!("[{NOW},{}]", NOW + 1)),
+                _ => line(
+                    &format!(r#"{{"__name__":"m","at":"{at}"}}"#),
+                    "[1,2]",
+                    &format!("[{NOW},{}]", NOW + 1),
+                ),
             })
             .collect();
         for text in [text.join("\n"), text.join("\n") + "\n"] {
@@ -388,7 +425,10 @@ mod tests {
         assert_eq!((piece.ending, piece.batch.len()), (Some(Ending::Summary(2)), 2));
         let error = r#"{"error":{"code":"UNAVAILABLE","message":"gone","details":{}}}"#;
         let piece = lines(&format!("{good}\n{error}\n{good}\n"));
-        assert_eq!((piece.ending, piece.batch.len(), piece.lines), (Some(Ending::Failed("gone".into())), 1, 2));
+        assert_eq!(
+            (piece.ending, piece.batch.len(), piece.lines),
+            (Some(Ending::Failed("gone".into())), 1, 2)
+        );
         assert_eq!(errors(&lines(r#"{"summary":{}}"#)).len(), 1);
     }
 

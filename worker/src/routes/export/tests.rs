@@ -10,7 +10,13 @@ const EXPORT: &str = "/api/v1/admin/export";
 async fn fleet() -> App {
     let app = App::new();
     let sample = |name: &str, at: i64, host: &str| json!({"name": name, "timestamp": NOW + at, "value": at, "dimensions": {"host": host}});
-    let samples = [sample("b", 0, "x"), sample("a", 2, "y"), sample("a", 1, "y"), sample("a", 1, "x"), json!({"name": "c", "timestamp": NOW, "value": 0.5})];
+    let samples = [
+        sample("b", 0, "x"),
+        sample("a", 2, "y"),
+        sample("a", 1, "y"),
+        sample("a", 1, "x"),
+        json!({"name": "c", "timestamp": NOW, "value": 0.5}),
+    ];
     assert_eq!(app.post("/api/v1/write", &json!({"metrics": samples})).await.status, 200);
     app
 }
@@ -35,7 +41,10 @@ async fn everything_is_exported_in_order_and_summed_up() {
         ("?metric=a&format=jsonl".into(), [&ax, &ay, &summary(1, 2, 3)].map(String::as_str).concat()),
         (format!("?start={}", NOW + 2), [&late, &summary(1, 1, 1)].map(String::as_str).concat()),
         (format!("?end={}", NOW + 1), [&bx, &c, &summary(2, 2, 2)].map(String::as_str).concat()),
-        ("?filters=%7B%22host%22:%22x%22%7D".into(), [&ax, &bx, &summary(2, 2, 2)].map(String::as_str).concat()),
+        (
+            "?filters=%7B%22host%22:%22x%22%7D".into(),
+            [&ax, &bx, &summary(2, 2, 2)].map(String::as_str).concat(),
+        ),
         ("?metric=unknown".into(), summary(0, 0, 0)),
     ] {
         let answer = app.get(&format!("{EXPORT}{query}")).await;

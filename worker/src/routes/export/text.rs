@@ -82,7 +82,9 @@ impl Writer {
     /// Counts a series that begins; whether it is written at all.
     fn counts(&mut self, metric: &MetricName, dimensions: &Dimensions) -> bool {
         if let Layout::Csv(keys) = &self.layout
-            && dimensions.iter().any(|(key, _)| keys.binary_search_by(|own| (**own).cmp(key.as_str())).is_err())
+            && dimensions
+                .iter()
+                .any(|(key, _)| keys.binary_search_by(|own| (**own).cmp(key.as_str())).is_err())
         {
             // It began after the header was written, so that nobody can expect it here.
             return false;
@@ -101,7 +103,8 @@ impl Writer {
         self.close(out);
         if self.layout == Layout::Lines {
             let (metrics, series, samples) = (self.metrics, self.series, self.samples);
-            let summary = format!(r#"{{"summary":{{"metrics":{metrics},"series":{series},"samples":{samples}}}}}"#);
+            let summary =
+                format!(r#"{{"summary":{{"metrics":{metrics},"series":{series},"samples":{samples}}}}}"#);
             out.extend_from_slice(summary.as_bytes());
             out.push(b'\n');
         }
@@ -282,7 +285,12 @@ impl Encoder {
     ///
     /// # Errors
     /// The encoder failed.
-    pub fn write(&mut self, at_end: bool, least: usize, write: impl FnOnce(&mut Vec<u8>)) -> io::Result<Bytes> {
+    pub fn write(
+        &mut self,
+        at_end: bool,
+        least: usize,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> io::Result<Bytes> {
         let ready = match self {
             Self::Plain(text) => {
                 write(text);
@@ -371,7 +379,8 @@ mod tests {
         let whole = written(Layout::Lines, vec![stretch(&[("h", "a")], samples.clone())]);
         assert_eq!(whole.lines().count(), 4);
         for piece in [1, 999, 10_000, 10_001, 24_999] {
-            let pieces = samples.chunks(piece).map(|samples| stretch(&[("h", "a")], samples.to_vec())).collect();
+            let pieces =
+                samples.chunks(piece).map(|samples| stretch(&[("h", "a")], samples.to_vec())).collect();
             assert!(written(Layout::Lines, pieces) == whole, "{piece}");
         }
     }
@@ -409,7 +418,8 @@ mod tests {
                 None => sent,
                 Some("gzip") => {
                     let mut text = Vec::new();
-                    std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&sent[..]), &mut text).unwrap();
+                    std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&sent[..]), &mut text)
+                        .unwrap();
                     text
                 }
                 _ => zstd::stream::decode_all(&sent[..]).unwrap(),

@@ -85,27 +85,32 @@ impl Read for Feed {
 
 /// The decompressed bytes of a body; no more is decompressed than is read.
 pub struct Source {
-    reader: Box<dyn Read + Send>,
-    encoding: &'static str,
+    /// Made by the thread that reads, since making some decoders reads already.
+    reader: Option<Box<dyn Read + Send>>,
+    feed: Option<Feed>,
+    encoding: Encoding,
 }
 
 impl Source {
     /// Undoes `encoding`.
-    ///
-    /// # Errors
-    /// The decoder can't be made.
-    pub fn new(feed: Feed, encoding: Encoding) -> Result<Self, Error> {
-        let internal = |error: io::Error| Error::Internal(error.to_string());
-        let (reader, encoding): (Box<dyn Read + Send>, _) = match encoding {
-            Encoding::Gzip => (Box::new(MultiGzDecoder::new(BufReader::with_capacity(CHUNK, feed))), "gzip"),
-            Encoding::Zstd => {
-                let mut decoder = zstd::stream::read::Decoder::new(feed).map_err(internal)?;
-                decoder.window_log_max(ZSTD_WINDOW_LOG).map_err(internal)?;
-                (Box::new(decoder), "zstd")
-            }
-            Encoding::Identity | Encoding::Snappy => (Box::new(feed), "text"),
-        };
-        Ok(Self { reader, encoding })
+    #[must_use]
+    pub fn new(feed: Feed, encoding: Encoding) -> Self {
+        Self { reader: None, feed: Some(feed), encoding }
+    }
+
+    fn reader(&mut self) -> io::Result<&mut Box<dyn Read + Send>> {
+        if let Some(feed) = self.feed.take() {
+            self.reader = Some(match self.encoding {
+                Encoding::Gzip => Box::new(MultiGzDecoder::new(BufReader::with_capacity(CHUNK, feed))),
+                Encoding::Zstd => {
+                    let mut decoder = zstd::stream::read::Decoder::new(feed)?;
+                    decoder.window_log_max(ZSTD_WINDOW_LOG)?;
+                    Box::new(decoder)
+                }
+                Encoding::Identity | Encoding::Snappy => Box::new(feed),
+            });
+        }
+        self.reader.as_mut().ok_or_else(|| io::Error::other("the body's decoder could not be made"))
     }
 
     /// Appends to `text` until it has `wanted` bytes; whether the body ends before that.
@@ -116,7 +121,7 @@ impl Source {
         while text.len() < wanted {
             let filled = text.len();
             text.resize(wanted.min(filled + CHUNK), 0);
-            let read = self.reader.read(&mut text[filled..]);
+            let read = self.reader().and_then(|reader| reader.read(&mut text[filled..]));
             text.truncate(filled + read.as_ref().map_or(0, |read| *read));
             match read {
                 Ok(0) => return Ok(true),
@@ -129,10 +134,16 @@ impl Source {
     }
 
     fn malformed(&self, error: io::Error) -> Error {
-        let encoding = self.encoding;
+        let encoding = match self.encoding {
+            Encoding::Gzip => "gzip",
+            Encoding::Zstd => "zstd",
+            Encoding::Identity | Encoding::Snappy => "text",
+        };
         match error.downcast::<Broken>() {
             Ok(Broken(error)) => error,
-            Err(error) => Error::InvalidBody(Fault::whole(format_args!("the body is not valid {encoding}: {error}"))),
+            Err(error) => {
+                Error::InvalidBody(Fault::whole(format_args!("the body is not valid {encoding}: {error}")))
+            }
         }
     }
 }

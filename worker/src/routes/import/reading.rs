@@ -84,7 +84,9 @@ impl Again {
     /// Decodes it; with `describe_all` as if no series were known.
     #[must_use]
     pub fn decode(&self, describe_all: bool) -> Piece {
-        let with = |lookup: &dyn SeriesLookup| decode(&self.format, &self.text, true, self.line, &self.rules, lookup);
+        let with = |lookup: &dyn SeriesLookup| {
+            decode(&self.format, &self.text, true, self.line, &self.rules, lookup)
+        };
         if describe_all { with(&DescribeAll(self.lookup.clone())) } else { with(self.lookup.as_ref()) }
     }
 }

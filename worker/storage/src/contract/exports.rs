@@ -10,8 +10,7 @@ use super::trial::{DAY, Trial};
 pub async fn an_export_goes_series_by_series(t: &mut Trial) {
     t.write(&[("m{host=b}", 2_000, 1.0), ("m{host=a}", 2_000, 2.0), ("m{host=b}", 1_000, 3.0)]).await;
     t.write(&[("m{host=a}", 3_000, 4.0), ("m", 2_000, 5.0), ("other", 2_000, 6.0), ("m{B=9}", 0, 7.0)]).await;
-    let rows =
-        ["2000 5", "0 7 B=9", "2000 2 host=a", "3000 4 host=a", "1000 3 host=b", "2000 1 host=b"];
+    let rows = ["2000 5", "0 7 B=9", "2000 2 host=a", "3000 4 host=a", "1000 3 host=b", "2000 1 host=b"];
     for piece in [1, 2, 1_000] {
         assert_eq!(t.ask("m").export(piece).await, rows, "{piece}");
     }
@@ -42,7 +41,8 @@ pub async fn an_export_reaches_over_days_and_many_series(t: &mut Trial) {
         rows.extend((0..samples).map(|n| (name.as_str(), -20 * DAY + n * DAY / 3 + at, n as f64)));
     }
     t.write(&rows).await;
-    let line = |(name, time, value): &(&str, i64, f64)| format!("{time} {value} {}", &name[2..name.len() - 1]);
+    let line =
+        |(name, time, value): &(&str, i64, f64)| format!("{time} {value} {}", &name[2..name.len() - 1]);
     let expected: Vec<String> = rows.iter().map(line).collect();
     for piece in [1, 16, 1_000] {
         assert_eq!(t.ask("m").over(-100 * DAY..100 * DAY).export(piece).await, expected, "{piece}");
@@ -50,7 +50,8 @@ pub async fn an_export_reaches_over_days_and_many_series(t: &mut Trial) {
 }
 
 pub async fn an_export_shows_nothing_deleted_or_expired_or_of_others(t: &mut Trial) {
-    t.write(&[("m{h=a}", -DAY, 1.0), ("m{h=a}", 1_000, 2.0), ("m{h=b}", 500, 3.0), ("m{h=b}", 1_500, 4.0)]).await;
+    t.write(&[("m{h=a}", -DAY, 1.0), ("m{h=a}", 1_000, 2.0), ("m{h=b}", 500, 3.0), ("m{h=b}", 1_500, 4.0)])
+        .await;
     t.delete("m", Some(0)).await;
     assert_eq!(t.ask("m").export(2).await, ["1000 2 h=a", "500 3 h=b", "1500 4 h=b"]);
     t.set_retention(DAY / 2, &[]).await;

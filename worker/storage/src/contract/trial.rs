@@ -19,8 +19,8 @@ use std::time::Duration;
 use crate::clock::{Clock, ManualClock};
 use crate::model::{
     AggregateQuery, AggregateRow, Aggregation, Answer, Batch, DimensionKey, DimensionLimits, Dimensions,
-    ExportQuery, GroupKey, MetricName, NewSeries, RangeQuery, RangeRow, RateQuery, RateRow, Selector, SeriesLimits,
-    Spelling, Tenant, TimeRange,
+    ExportQuery, GroupKey, MetricName, NewSeries, RangeQuery, RangeRow, RateQuery, RateRow, Selector,
+    SeriesLimits, Spelling, Tenant, TimeRange,
 };
 use crate::store::{
     CardinalityPage, CardinalityQuery, Deleted, ListPage, ListQuery, MetricsStore, QueryContext, Refusal,

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::model::{
-    AggregateQuery, AggregateRow, Aggregation, Answer, DimensionKey, Dimensions, ExportQuery, GroupKey, Query,
-    QueryStats, RangeQuery, RangeRow, RateQuery, RateRow, SeriesSamples,
+    AggregateQuery, AggregateRow, Aggregation, Answer, DimensionKey, Dimensions, ExportQuery, GroupKey,
+    Query, QueryStats, RangeQuery, RangeRow, RateQuery, RateRow, SeriesSamples,
 };
 use crate::store::{Plan, QueryContext, Result};
 

@@ -21,8 +21,9 @@ use crate::rocksdb::record::Rows;
 use crate::rocksdb::scan::{Detail, Piece, ScanSpec, SeriesScan};
 use crate::rocksdb::{merge, seal};
 use crate::store::{
-    CardinalityPage, CardinalityQuery, Deleted, Export, Gauge, Health, ListPage, ListQuery, MetricsStore, Plan,
-    QueryContext, Refusal, Result, Retention, RunningQuery, SeriesLookup, StoreError, Usage, WriteOutcome,
+    CardinalityPage, CardinalityQuery, Deleted, Export, Gauge, Health, ListPage, ListQuery, MetricsStore,
+    Plan, QueryContext, Refusal, Result, Retention, RunningQuery, SeriesLookup, StoreError, Usage,
+    WriteOutcome,
 };
 
 use super::export::Exporting;
@@ -393,7 +394,8 @@ impl MetricsStore for RocksDb {
     ) -> Result<Box<dyn Export>> {
         let Some(index) = self.inner.index.find_tenant(tenant) else { return Ok(Box::new(NoSamples)) };
         let (tenant, query, context) = (tenant.clone(), query.clone(), context.clone());
-        let begun = self.blocking(move |inner| Exporting::begin(inner, index, tenant, query, context)).await?;
+        let begun =
+            self.blocking(move |inner| Exporting::begin(inner, index, tenant, query, context)).await?;
         Ok(match begun {
             Some(begun) => Box::new(begun),
             None => Box::new(NoSamples),
