@@ -35,9 +35,10 @@ const PIECE: usize = 64 << 10;
 const LEAST_BYTES: usize = 64 << 10;
 /// Metrics, or keys, that are listed at once.
 const PAGE: usize = 1_000;
-/// How long an export may take at most. Each piece has the time of a query, and a client that takes nothing is cut off
-/// as with any answer.
+/// How long an export may take at most. A client that takes nothing is cut off much earlier, as with any answer.
 const DEADLINE: Duration = Duration::from_secs(24 * 3_600);
+/// How long a piece may take, with the time that it waits for heavy queries.
+const PATIENCE: Duration = Duration::from_secs(300);
 /// The first time that is exported if no other is named: the year 0.
 const EARLIEST: i64 = -62_167_219_200_000;
 /// What is written last gets to the client before the connection is cut: that is done only once the server has sent it.
@@ -170,8 +171,6 @@ struct Exporter {
     tenant: Tenant,
     wanted: Wanted,
     context: QueryContext,
-    /// How long a piece may take.
-    patience: Duration,
     /// Metrics that come next, and the last of those that were listed if there are more.
     metrics: VecDeque<MetricName>,
     listed_until: Option<Option<String>>,
@@ -206,7 +205,6 @@ impl Exporter {
             wanted,
             _cancel_on_drop: context.cancel.clone().drop_guard(),
             context,
-            patience: limits.max_timeout.duration(),
             current: None,
             writer: None,
             ended: false,
@@ -289,10 +287,10 @@ impl Exporter {
                 let selector = Selector { metric: metric.clone(), filters: self.wanted.filters.clone() };
                 let query = ExportQuery { selector, range: self.wanted.range, piece: PIECE };
                 let begun = self.store.export(&self.tenant, &query, &self.context);
-                self.current = Some((metric, timeout(self.patience, begun).await.map_err(late)??));
+                self.current = Some((metric, timeout(PATIENCE, begun).await.map_err(late)??));
             }
             let Some((metric, export)) = &mut self.current else { continue };
-            let stretches = timeout(self.patience, export.next()).await.map_err(late)??;
+            let stretches = timeout(PATIENCE, export.next()).await.map_err(late)??;
             if !stretches.is_empty() {
                 return Ok(Some((metric.clone(), stretches)));
             }
