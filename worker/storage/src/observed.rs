@@ -469,6 +469,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_export_is_listed_until_it_is_dropped_and_can_be_cancelled() {
+        let (observed, faulty, heard) = over(Fault::None);
+        let query = ExportQuery { selector: question().selector, range: question().range, piece: 10 };
+        let mut export = observed.export(&tenant("a"), &query, &within(HOUR, "e")).await.unwrap();
+        assert_eq!(observed.running_queries(&tenant("a")).await.unwrap()[0].id, "e");
+        assert_eq!(export.next().await.unwrap(), []);
+        assert!(observed.cancel_query(&tenant("a"), "e").await.unwrap());
+        assert_eq!(export.next().await.unwrap_err().kind, ErrorKind::Cancelled);
+        assert!(faulty.seen_context().unwrap().cancel.is_cancelled());
+        drop(export);
+        assert_eq!(observed.running_queries(&tenant("a")).await.unwrap(), []);
+        assert_eq!(*heard.0.lock(), [("export", "ok"), ("export", "ok"), ("export", "cancelled")]);
+    }
+
+    #[tokio::test]
     async fn reads_are_tried_again_and_writes_are_not() {
         let soon = || Fault::unavailable(2, Duration::from_millis(1));
         let (observed, faulty, heard) = over(soon());
