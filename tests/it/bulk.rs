@@ -23,6 +23,14 @@ fn import(client: &Client, query: &str, headers: &[(&str, &str)], body: &[u8]) -
     client.send("POST", &format!("{IMPORT}{query}"), headers, body)
 }
 
+/// Imports lines, all of which must be taken.
+#[track_caller]
+fn stored(client: &Client, text: &str) -> Value {
+    let answer = import(client, "", &[], text.as_bytes()).expect(200);
+    assert_eq!(answer["rejected"], 0, "{answer}");
+    answer
+}
+
 #[track_caller]
 fn export(client: &Client, query: &str) -> String {
     let answer = client.get(&format!("{EXPORT}{query}"));
@@ -115,14 +123,13 @@ fn an_import_that_is_repeated_changes_nothing_and_the_last_write_wins() {
     let (worker, text) = filled();
     let client = worker.client();
     let before = export(&client, "");
-    import(&client, "", &[], text.as_bytes()).expect(200);
+    stored(&client, &text);
     assert!(export(&client, "") == before);
     let t = now() - 10 * DAY;
-    let twice = line(r#"{"__name__":"twice"}"#, &[1.0, 2.0], &[t, t])
-        + &line(r#"{"__name__":"twice"}"#, &[3.0], &[t + 1]);
-    import(&client, "", &[], (twice.clone() + &line(r#"{"__name__":"twice"}"#, &[4.0], &[t + 1])).as_bytes())
-        .expect(200);
-    let expected = line(r#"{"__name__":"twice"}"#, &[2.0, 4.0], &[t, t + 1]).replace(".0", "");
+    let twice = |values: &[f64], times: &[i64]| line(r#"{"__name__":"twice"}"#, values, times);
+    let lines = [twice(&[1.0, 2.0], &[t, t]), twice(&[3.0], &[t + 1]), twice(&[4.0], &[t + 1])];
+    stored(&client, &lines.concat());
+    let expected = twice(&[2.0, 4.0], &[t, t + 1]).replace(".0", "");
     let found = export(&client, "?metric=twice");
     let found: Value = serde_json::from_str(found.lines().next().expect("a line")).expect("JSON");
     assert_eq!(found, serde_json::from_str::<Value>(&expected).expect("JSON"));
@@ -133,7 +140,7 @@ fn age_is_bounded_by_retention_and_queries_see_what_was_imported() {
     let worker = Worker::start();
     let client = worker.client();
     let retention = json!({"default": "90d", "metrics": {"brief": "2d"}});
-    client.put("/api/v1/admin/retention", &retention).expect(200);
+    assert_eq!(client.put("/api/v1/admin/retention", &retention).status, 200);
     let t = now();
     // 89 days at once: many times what a write accepts, and more days than one insert may touch.
     let times: Vec<i64> = (0..89).map(|day| t - day * DAY - 60_000).rev().collect();
@@ -318,8 +325,8 @@ fn tenants_export_and_import_only_what_is_theirs() {
     let worker = Setup::new().with_auth().start();
     let (one, two) = (worker.client_of("one"), worker.client_of("two"));
     let t = now();
-    import(&one, "", &[], line(r#"{"__name__":"m","k":"one"}"#, &[1.0], &[t]).as_bytes()).expect(200);
-    import(&two, "", &[], line(r#"{"__name__":"m","k":"two"}"#, &[2.0], &[t]).as_bytes()).expect(200);
+    stored(&one, &line(r#"{"__name__":"m","k":"one"}"#, &[1.0], &[t]));
+    stored(&two, &line(r#"{"__name__":"m","k":"two"}"#, &[2.0], &[t]));
     assert!(export(&one, "").contains("\"one\"") && !export(&one, "").contains("\"two\""));
     assert!(export(&two, "?format=csv").contains(",two") && !export(&two, "?format=csv").contains(",one"));
 }
