@@ -16,19 +16,18 @@ mod exponential;
 pub mod json;
 mod naming;
 mod points;
+mod source;
 #[cfg(test)]
 pub(crate) mod testing;
 
 use std::cell::OnceCell;
-use std::sync::Arc;
 
 use luminate_crds::worker_config::Otlp;
-use luminate_storage::model::{Dimensions, MAX_METRIC_CHARS, MetricName, RowSeries, Spelling};
+use luminate_storage::model::{Dimensions, MetricName, RowSeries, Spelling};
 use luminate_storage::store::SeriesLookup;
 
-use self::attributes::{Attribute, Pair, named, utf8};
-use self::naming::Meaning;
 use self::points::{Kind, Part, Point, Reader};
+use self::source::{Looked, Metric, Source};
 use super::remote_write::wire::{Field, Fields, MalformedMessage};
 use super::{Decoded, Problem, Resolver, Rules};
 use crate::error::Code;
@@ -38,16 +37,12 @@ const POINT_TAG: u8 = 0x10;
 const PART_TAG: u8 = 0x11;
 /// `ExportMetricsServiceRequest.resource_metrics`.
 const RESOURCE_METRICS: u32 = 1;
-/// `ResourceMetrics.resource`, `.scope_metrics`; `Resource.attributes`.
+/// `ResourceMetrics.resource`, `.scope_metrics`.
 const RESOURCE: u32 = 1;
 const SCOPE_METRICS: u32 = 2;
-const RESOURCE_ATTRIBUTES: u32 = 1;
-/// `ScopeMetrics.scope`, `.metrics`; `InstrumentationScope.name`, `.version`, `.attributes`.
+/// `ScopeMetrics.scope`, `.metrics`.
 const SCOPE: u32 = 1;
 const METRICS: u32 = 2;
-const SCOPE_NAME: u32 = 1;
-const SCOPE_VERSION: u32 = 2;
-const SCOPE_ATTRIBUTES: u32 = 3;
 /// `Metric.name`, `.unit`; the numbers of its kinds are [`Kind`]'s.
 const NAME: u32 = 1;
 const UNIT: u32 = 3;
@@ -55,13 +50,8 @@ const UNIT: u32 = 3;
 const DATA_POINTS: u32 = 1;
 const TEMPORALITY: u32 = 2;
 const MONOTONIC: u32 = 3;
-/// `AggregationTemporality`.
-const DELTA: u64 = 1;
-const CUMULATIVE: u64 = 2;
 /// `DataPointFlags.NO_RECORDED_VALUE_MASK`: the series has ended, or its source couldn't be read.
 const NO_RECORDED_VALUE: u64 = 1;
-/// What stands before the attributes of a scope, as in OpenTelemetry's rules for Prometheus.
-const SCOPE_PREFIX: &str = "otel_scope_";
 /// A request's data points may become so many samples each, on average.
 const SAMPLES_PER_POINT: usize = 32;
 const NANOS_PER_MILLI: u64 = 1_000_000;
@@ -150,134 +140,6 @@ fn bytes_of(message: &[u8], wanted: u32) -> Result<&[u8], MalformedMessage> {
         }
     }
     Ok(found)
-}
-
-/// What metrics come from: a resource, and a scope if scopes matter.
-struct Source<'b> {
-    resource: &'b [u8],
-    scope: &'b [u8],
-    hash: Spelling,
-    /// Their dimensions, once they were needed.
-    pairs: OnceCell<Result<Vec<(String, String)>, Problem>>,
-}
-
-impl Source<'_> {
-    fn pairs(&self, mapping: &Otlp) -> Result<&[(String, String)], Problem> {
-        let pairs = self.pairs.get_or_init(|| source_pairs(self.resource, self.scope, mapping));
-        pairs.as_deref().map_err(Clone::clone)
-    }
-}
-
-/// The dimensions that scope and resource give, the scope's first.
-fn source_pairs(resource: &[u8], scope: &[u8], mapping: &Otlp) -> Result<Vec<(String, String)>, Problem> {
-    let mut pairs = scope_pairs(scope, mapping)?;
-    let mut fields = Fields::new(resource);
-    while let Some((number, field)) = fields.next()? {
-        let (RESOURCE_ATTRIBUTES, Field::Bytes(message)) = (number, field) else { continue };
-        let attribute = Attribute::read(message)?;
-        if named(&mapping.resource_attributes, attribute.key) {
-            pairs.extend(attribute.pair()?.map(|(key, value)| (key.into_owned(), value.into_owned())));
-        }
-    }
-    Ok(pairs)
-}
-
-fn scope_pairs(scope: &[u8], mapping: &Otlp) -> Result<Vec<(String, String)>, Problem> {
-    let mut pairs = Vec::new();
-    let mut fields = Fields::new(scope);
-    while let Some((number, field)) = fields.next()? {
-        let Field::Bytes(bytes) = field else { continue };
-        let (key, pair) = match number {
-            SCOPE_NAME => ("name", Some(("name".into(), utf8(bytes, "the scope's name")?.into()))),
-            SCOPE_VERSION => {
-                ("version", Some(("version".into(), utf8(bytes, "the scope's version")?.into())))
-            }
-            SCOPE_ATTRIBUTES => {
-                let attribute = Attribute::read(bytes)?;
-                (attribute.key, attribute.pair()?)
-            }
-            _ => continue,
-        };
-        let chosen = named(&mapping.scope_attributes, key);
-        let pair = pair.filter(|(_, value): &Pair<'_>| chosen && !value.is_empty());
-        pairs.extend(pair.map(|(key, value)| (format!("{SCOPE_PREFIX}{key}"), value.into_owned())));
-    }
-    Ok(pairs)
-}
-
-/// A metric without its points.
-struct Metric<'b> {
-    source: &'b Source<'b>,
-    name: &'b [u8],
-    unit: &'b [u8],
-    kind: Kind,
-    temporality: u64,
-    monotonic: bool,
-    hash: Spelling,
-    /// The name of its samples, before what their parts add to it, once it was needed.
-    base: OnceCell<Result<String, Problem>>,
-}
-
-impl Metric<'_> {
-    fn base(&self, mapping: &Otlp) -> Result<&str, Problem> {
-        self.base.get_or_init(|| self.make_base(mapping)).as_deref().map_err(Clone::clone)
-    }
-
-    fn make_base(&self, mapping: &Otlp) -> Result<String, Problem> {
-        let meaning = self.meaning()?;
-        let (name, unit) = (utf8(self.name, "the metric's name")?, utf8(self.unit, "the metric's unit")?);
-        let base = naming::name(name, unit, meaning, mapping.metric_suffixes);
-        // What is valid with the longest suffix is so with any; what is empty isn't valid with one, either.
-        MetricName::new(&base)?;
-        MetricName::new(&format!("{base}{}", self.kind.longest_suffix()))?;
-        Ok(base)
-    }
-
-    fn meaning(&self) -> Result<Meaning, Problem> {
-        Ok(match (self.kind, self.temporality) {
-            (Kind::Gauge, _) => Meaning::Gauge,
-            (Kind::Summary, _) => Meaning::Other,
-            (_, DELTA) => Meaning::Delta,
-            (Kind::Sum, CUMULATIVE) if self.monotonic => Meaning::Counter,
-            (_, CUMULATIVE) => Meaning::Other,
-            _ => {
-                let error = "aggregation_temporality is neither delta nor cumulative";
-                return Err(Problem::new(Code::InvalidSample, error));
-            }
-        })
-    }
-
-    /// Its name for the answer.
-    fn as_sent(&self) -> Option<Arc<str>> {
-        let name = String::from_utf8_lossy(self.name);
-        Some(name.chars().take(MAX_METRIC_CHARS).collect::<String>().into())
-    }
-}
-
-/// A data point whose series are looked for.
-struct Looked<'b> {
-    metric: &'b Metric<'b>,
-    attributes: &'b [u8],
-    hash: Spelling,
-    /// The dimensions of its attributes, once they were needed.
-    pairs: OnceCell<Result<Vec<Pair<'b>>, Problem>>,
-}
-
-impl<'b> Looked<'b> {
-    fn pairs(&self) -> Result<&[Pair<'b>], Problem> {
-        self.pairs.get_or_init(|| point_pairs(self.attributes)).as_deref().map_err(Clone::clone)
-    }
-}
-
-fn point_pairs(attributes: &[u8]) -> Result<Vec<Pair<'_>>, Problem> {
-    let mut pairs = Vec::new();
-    let mut fields = Fields::new(attributes);
-    while let Some((_, field)) = fields.next()? {
-        if let Field::Bytes(message) = field {
-            pairs.extend(Attribute::read(message)?.pair()?);
-        }
-    }
-    Ok(pairs)
 }
 
 struct Decoder<'a> {

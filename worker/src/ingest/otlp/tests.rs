@@ -208,6 +208,20 @@ fn bad_points_are_refused_by_name_and_the_others_kept() {
 }
 
 #[test]
+fn attributes_without_end_are_refused_before_they_are_compared() {
+    let many: Vec<(String, String)> = (0..5_000).map(|n| (format!("k{n}"), "v".into())).collect();
+    let many: Vec<(&str, &str)> = many.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+    let all = |mapping: &mut Otlp| mapping.resource_attributes = vec!["*".into()];
+    for request in [
+        request(&many, vec![gauge("g", vec![number(&[], NOW, 1.0)])]),
+        request(&[], vec![gauge("g", vec![number(&many, NOW, 1.0)])]),
+    ] {
+        let expected = "0 TooManyDimensions: 5000 dimensions; at most 256 are allowed";
+        assert_eq!(errors(&read(&request, all).unwrap()), [expected]);
+    }
+}
+
+#[test]
 fn text_that_is_not_utf8_is_refused_with_its_point() {
     let mut body = request(&[], vec![gauge("g", vec![number(&[("k", "xyz")], NOW, 1.0)])]).encode_to_vec();
     let at = body.windows(3).position(|bytes| bytes == b"xyz").unwrap();
