@@ -69,7 +69,7 @@ impl Exporting {
         let brought = Brought {
             samples: rows.len().min(step.most),
             stopped: rows.len() > step.most,
-            last: rows.iter().take(step.most).last().map(|row| row.time),
+            last: rows.iter().take(step.most).next_back().map(|row| row.time),
         };
         self.context.check(rows.len() as u64)?;
         Ok((stretches(fps, described, &rows[..brought.samples])?, brought))
