@@ -202,6 +202,9 @@ section! {
         seal_window: Span = Span::from_secs(7_200),
         /// They are written to pages when the log behind them passes this size (default 256 MiB).
         log_cap: ByteSize = ByteSize(256 << 20),
+        /// Directory of backups that `POST /api/v1/admin/backup` makes, created if it is missing; on the file system
+        /// of `path` they share its bytes (default none: no backups).
+        backup_path: Option<PathBuf> = None,
     }
 }
 

@@ -144,6 +144,9 @@ fn wrong_tokens_are_401_on_every_route_and_say_nothing_of_themselves() {
         ("GET", "/api/v1/admin/usage"),
         ("GET", "/api/v1/admin/export"),
         ("POST", "/api/v1/admin/import"),
+        ("POST", "/api/v1/admin/backup"),
+        ("GET", "/api/v1/admin/backup"),
+        ("DELETE", "/api/v1/admin/backup/1-1"),
     ] {
         let answer = worker.client().send(method, path, &[], &[]);
         assert!(!answer.refused(401).is_empty(), "{method} {path}");

@@ -2,11 +2,14 @@
 
 mod admin;
 mod auth;
+mod backup;
 mod bulk;
+mod check;
 mod configuration;
 mod crash;
 mod differential;
 mod discovery;
+mod disk;
 mod encodings;
 mod exposition;
 mod hostile;
@@ -17,6 +20,7 @@ mod operate;
 mod otlp;
 mod query;
 mod remote_write;
+mod rot;
 mod tenants;
 mod tls;
 mod write;

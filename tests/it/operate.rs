@@ -44,7 +44,7 @@ fn the_figures_may_have_a_port_of_their_own() {
 }
 
 /// Every path that the contract names.
-const PATHS: [&str; 17] = [
+const PATHS: [&str; 19] = [
     "/api/v1/write",
     "/api/v1/prom/write",
     "/api/v1/query",
@@ -58,6 +58,8 @@ const PATHS: [&str; 17] = [
     "/api/v1/admin/metrics/{name}",
     "/api/v1/admin/retention",
     "/api/v1/admin/usage",
+    "/api/v1/admin/backup",
+    "/api/v1/admin/backup/{name}",
     "/api/v1/health",
     "/api/v1/health/live",
     "/api/v1/health/ready",

@@ -302,7 +302,10 @@ impl Round {
 }
 
 /// Every sample of a writer, by two kinds of query.
-async fn read(store: &RocksDb, writer: u32) -> Result<Vec<(u32, i64, f64)>> {
+///
+/// # Errors
+/// The store's; or the two differ.
+pub async fn read(store: &RocksDb, writer: u32) -> Result<Vec<(u32, i64, f64)>> {
     let (tenant, metric) = child::place(writer);
     let key = DimensionKey::new("writer").map_err(text)?;
     let selector = Selector { metric, filters: vec![(key, writer.to_string())] };

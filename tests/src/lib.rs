@@ -15,6 +15,7 @@ pub mod ledger;
 pub mod process;
 pub mod python;
 pub mod remote_write;
+pub mod rot;
 pub mod subjects;
 pub mod token;
 pub mod worker;

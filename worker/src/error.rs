@@ -76,6 +76,8 @@ pub enum Code {
     QueryTimeout,
     /// The query was cancelled.
     QueryCancelled,
+    /// The store as it is set up doesn't do this, or not now.
+    Refused,
     /// Too much is waiting already.
     Overloaded,
     /// The worker can't serve now.
@@ -117,6 +119,7 @@ impl Code {
             Self::QueryTooLarge => "QUERY_TOO_LARGE",
             Self::QueryTimeout => "QUERY_TIMEOUT",
             Self::QueryCancelled => "QUERY_CANCELLED",
+            Self::Refused => "REFUSED",
             Self::Overloaded => "OVERLOADED",
             Self::Unavailable => "UNAVAILABLE",
             Self::Internal => "INTERNAL",
@@ -417,6 +420,7 @@ fn store_verdict(error: &StoreError) -> Verdict<'_> {
         ErrorKind::QueryTooLarge => {
             Verdict::new(S::UNPROCESSABLE_ENTITY, Code::QueryTooLarge, &error.message)
         }
+        ErrorKind::Refused => Verdict::new(S::CONFLICT, Code::Refused, &error.message),
         ErrorKind::Overloaded { retry_after } => overloaded(retry_after),
         ErrorKind::Unavailable { retry_after } => {
             let message = "the store can't serve now; try again";
@@ -557,6 +561,7 @@ mod tests {
             (ErrorKind::QueryTooLarge, 422),
             (ErrorKind::Overloaded { retry_after: after }, 503),
             (ErrorKind::Unavailable { retry_after: after }, 503),
+            (ErrorKind::Refused, 409),
             (ErrorKind::StaleSeries, 500),
             (ErrorKind::Corrupt, 500),
             (ErrorKind::Internal, 500),

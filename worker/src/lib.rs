@@ -10,7 +10,7 @@
 //! [`config`] file and environment → one checked value · [`run`] a worker's life · [`server`] connections, timers, stopping ·
 //! [`app`] state and layers · [`routes`] one endpoint a file · [`ingest`] one wire format a file ·
 //! [`auth`] and [`tenant`] token → tenant · [`limits`] budgets of tenants and addresses · [`metrics`]
-//! every figure's name · [`error`] what goes wrong and how it is answered.
+//! every figure's name · `offline` a data folder checked, a backup restored · [`error`] what goes wrong and how it is answered.
 
 pub mod app;
 pub mod auth;
@@ -23,6 +23,8 @@ pub mod lifecycle;
 pub mod limits;
 pub mod metrics;
 pub mod observe;
+#[cfg(feature = "rocksdb")]
+pub mod offline;
 pub mod routes;
 pub mod run;
 pub mod server;

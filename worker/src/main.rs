@@ -11,6 +11,8 @@ use luminate_storage::clock::{Clock, SystemClock};
 use luminate_storage::model::Tenant;
 use luminate_worker::auth::{Wish, mint};
 use luminate_worker::config::{self, Environment, Loaded};
+#[cfg(feature = "rocksdb")]
+use luminate_worker::offline;
 use luminate_worker::run::{LAST_THREADS, Worker, signals};
 use luminate_worker::tenant::Scope;
 use luminate_worker::{store, telemetry};
@@ -43,6 +45,26 @@ enum Command {
     },
     /// Make a token, signed with the configured secret
     Token(TokenArgs),
+    /// Verify every checksum of a data folder or backup that no worker has open, and change nothing in it
+    ///
+    /// What is damaged is named by tenant, metric and time, a line each. Ends with 0 when all is sound, 1 when
+    /// something is damaged, 2 when there is no data folder or it can't be read.
+    #[cfg(feature = "rocksdb")]
+    Check {
+        /// The folder: storage.rocksdb.path of a worker that is stopped, a copy of it, or a backup
+        path: PathBuf,
+        /// One JSON document instead of lines
+        #[arg(long)]
+        json: bool,
+    },
+    /// Copy a backup into an empty folder, once every checksum of it is verified
+    #[cfg(feature = "rocksdb")]
+    Restore {
+        /// The backup: a folder in storage.rocksdb.backup_path, or a copy of it
+        backup: PathBuf,
+        /// The folder that will be storage.rocksdb.path of a worker
+        path: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -50,7 +72,7 @@ struct TokenArgs {
     /// Whose: 1 to 64 characters of A-Z a-z 0-9 _ -
     #[arg(long, value_parser = |text: &str| Tenant::new(text))]
     tenant: Tenant,
-    /// What it allows: read, write, admin, comma-separated
+    /// What it allows: read, write, admin, backup, comma-separated
     #[arg(long, value_delimiter = ',', required = true, value_parser = scope)]
     scopes: Vec<Scope>,
     /// Its tier, which chooses the tenant's limits
@@ -63,7 +85,7 @@ struct TokenArgs {
 
 fn scope(name: &str) -> Result<Scope, String> {
     let known = Scope::ALL.into_iter().find(|scope| scope.name() == name);
-    known.ok_or_else(|| "a scope is read, write or admin".to_owned())
+    known.ok_or_else(|| "a scope is read, write, admin or backup".to_owned())
 }
 
 type Failure = Box<dyn std::error::Error>;
@@ -80,12 +102,21 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<ExitCode, Failure> {
+    // These need no configuration, and must work where none is valid.
+    #[cfg(feature = "rocksdb")]
+    match &cli.command {
+        Some(Command::Check { path, json }) => return Ok(offline::check(path, *json)?),
+        Some(Command::Restore { backup, path }) => return Ok(offline::restore(backup, path)?),
+        _ => {}
+    }
     let loaded = config::load(cli.config.as_deref(), &Environment::of_process())?;
     match cli.command {
         None => return serve(loaded),
         Some(Command::Config { check: true }) => print("the configuration is valid\n")?,
         Some(Command::Config { check: false }) => print(&config::print(&loaded.config)?)?,
         Some(Command::Token(wish)) => token(&loaded.config, wish)?,
+        #[cfg(feature = "rocksdb")]
+        Some(Command::Check { .. } | Command::Restore { .. }) => {}
     }
     Ok(ExitCode::SUCCESS)
 }

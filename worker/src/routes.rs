@@ -1,6 +1,7 @@
 //! Every route, in one list; their paths stand at the handlers, from where the OpenAPI document has them too.
 
 pub mod admin;
+pub mod backup;
 pub mod cardinality;
 mod cursor;
 pub mod discover;
@@ -53,6 +54,9 @@ pub fn all() -> OpenApiRouter<AppState> {
         .routes(routes!(admin::usage))
         .routes(routes!(import::import))
         .routes(routes!(export::export))
+        .routes(routes!(backup::make))
+        .routes(routes!(backup::list))
+        .routes(routes!(backup::delete))
         .routes(routes!(openapi::openapi))
         .routes(routes!(health::health))
         .routes(routes!(health::live))

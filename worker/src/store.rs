@@ -63,6 +63,7 @@ fn rocksdb(config: &WorkerConfig, clock: Arc<dyn Clock>) -> Result<Arc<dyn Metri
         retention_check: config.retention.check_interval.duration(),
         seal_window: settings.seal_window.duration(),
         log_cap: settings.log_cap.bytes(),
+        backups: settings.backup_path.clone(),
         clock,
     })?;
     Ok(Arc::new(store))

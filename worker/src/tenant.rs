@@ -24,11 +24,14 @@ pub enum Scope {
     Write,
     /// Deleting, retention, usage.
     Admin,
+    /// Backups, which hold all tenants' samples: for whoever runs the installation, and implied by nothing
+    /// that a tenant has.
+    Backup,
 }
 
 impl Scope {
     /// Every scope.
-    pub const ALL: [Self; 3] = [Self::Read, Self::Write, Self::Admin];
+    pub const ALL: [Self; 4] = [Self::Read, Self::Write, Self::Admin, Self::Backup];
 
     /// Its name in a token.
     #[must_use]
@@ -37,6 +40,7 @@ impl Scope {
             Self::Read => "read",
             Self::Write => "write",
             Self::Admin => "admin",
+            Self::Backup => "backup",
         }
     }
 }
@@ -76,6 +80,10 @@ pub struct Writing;
 #[derive(Debug, Clone, Copy)]
 pub struct Administering;
 
+/// A route of backups.
+#[derive(Debug, Clone, Copy)]
+pub struct BackingUp;
+
 impl Needs for Reading {
     const SCOPE: Scope = Scope::Read;
     const BUCKET: Bucket = Bucket::Query;
@@ -86,6 +94,11 @@ impl Needs for Writing {
 }
 impl Needs for Administering {
     const SCOPE: Scope = Scope::Admin;
+    const BUCKET: Bucket = Bucket::Query;
+}
+
+impl Needs for BackingUp {
+    const SCOPE: Scope = Scope::Backup;
     const BUCKET: Bucket = Bucket::Query;
 }
 
@@ -103,6 +116,8 @@ pub type CanRead = Scoped<Reading>;
 pub type CanWrite = Scoped<Writing>;
 /// For routes that administer.
 pub type CanAdmin = Scoped<Administering>;
+/// For routes of backups.
+pub type CanBackUp = Scoped<BackingUp>;
 
 impl<N> Scoped<N> {
     /// Whose series.

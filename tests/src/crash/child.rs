@@ -48,6 +48,7 @@ pub fn options(path: &Path, ack: Ack) -> Options {
         retention_check: Duration::from_secs(3_600),
         seal_window: Duration::from_secs(3_600),
         log_cap: 256 << 10,
+        backups: None,
         clock: Arc::new(ManualClock::new(BEGIN)),
     }
 }
@@ -114,7 +115,14 @@ async fn write(store: Arc<RocksDb>, orders: Arc<Orders>, writer: u32, start: u64
     }
 }
 
-async fn perform(store: &RocksDb, writer: u32, step: &Step) -> Result<(), StoreError> {
+/// Does one step of a writer.
+///
+/// # Errors
+/// The store's.
+///
+/// # Panics
+/// When a row is refused though nothing is limited.
+pub async fn perform(store: &RocksDb, writer: u32, step: &Step) -> Result<(), StoreError> {
     let (tenant, metric) = place(writer);
     match step {
         Step::Write(rows) => {

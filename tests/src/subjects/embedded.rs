@@ -48,6 +48,7 @@ fn options(path: &Path, clock: Arc<ManualClock>, default_retention: i64) -> Opti
         retention_check: Duration::from_secs(3_600),
         seal_window: Duration::from_secs(86_400),
         log_cap: 1 << 30,
+        backups: None,
         clock,
     }
 }

@@ -197,7 +197,7 @@ impl Claims {
     }
 
     fn scopes(&self) -> Result<Vec<Scope>, Refused> {
-        const ALLOWED: Refused = "scopes is not a list of read, write, admin";
+        const ALLOWED: Refused = "scopes is not a list of read, write, admin, backup";
         let Some(scopes) = self.0.get("scopes") else { return Ok(Vec::new()) };
         let scope = |name: &Value| Scope::ALL.into_iter().find(|scope| name == scope.name()).ok_or(ALLOWED);
         scopes.as_array().ok_or(ALLOWED)?.iter().map(scope).collect()

@@ -101,6 +101,14 @@ fn storage(config: &WorkerConfig) -> Checked {
     }
     within("storage.rocksdb.seal_window", engine.seal_window, Span::from_secs(1), Span::from_days(1))?;
     within("storage.rocksdb.log_cap", engine.log_cap, ByteSize(1 << 20), ByteSize(1 << 36))?;
+    if let Some(backups) = &engine.backup_path {
+        let own = [engine.path.clone(), engine.path.join("log"), engine.path.join("tables")];
+        let apart = !backups.as_os_str().is_empty()
+            && backups != &own[0]
+            && !own[1..].iter().any(|part| backups.starts_with(part));
+        let allowed = "a directory that is neither storage.rocksdb.path nor in its log or tables";
+        rule(apart, "storage.rocksdb.backup_path", backups.display(), allowed)?;
+    }
     match config.storage.backend {
         Backend::RocksDb => Ok(()),
         Backend::ClickHouse => clickhouse(&config.storage.clickhouse),

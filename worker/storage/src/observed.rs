@@ -24,9 +24,9 @@ use crate::model::{
     RangeRow, RateQuery, RateRow, SeriesSamples, Tenant,
 };
 use crate::store::{
-    CardinalityPage, CardinalityQuery, Deleted, ErrorKind, Export, Gauge, Health, ListPage, ListQuery,
-    MetricsStore, Plan, QueryContext, Result, Retention, RunningQuery, SeriesLookup, StoreError, Usage,
-    WriteOutcome,
+    Backup, CardinalityPage, CardinalityQuery, Deleted, ErrorKind, Export, Gauge, Health, ListPage,
+    ListQuery, MetricsStore, Plan, QueryContext, Result, Retention, RunningQuery, SeriesLookup, StoreError,
+    Usage, WriteOutcome,
 };
 
 use running::{Registered, Running};
@@ -188,6 +188,7 @@ fn outcome<T>(result: &Result<T>) -> &'static str {
         ErrorKind::QueryTooLarge => "too_large",
         ErrorKind::Overloaded { .. } => "overloaded",
         ErrorKind::Unavailable { .. } => "unavailable",
+        ErrorKind::Refused => "refused",
         ErrorKind::StaleSeries => "stale_series",
         ErrorKind::Corrupt => "corrupt",
         ErrorKind::Internal => "internal",
@@ -339,6 +340,20 @@ impl MetricsStore for Observed {
 
     async fn cancel_query(&self, tenant: &Tenant, id: &str) -> Result<bool> {
         Ok(self.running.cancel(tenant, id) || self.inner.cancel_query(tenant, id).await?)
+    }
+
+    async fn backup(&self) -> Result<Backup> {
+        self.once("backup", debug_span!("storage", operation = "backup"), self.inner.backup()).await
+    }
+
+    async fn backups(&self) -> Result<Vec<Backup>> {
+        let span = debug_span!("storage", operation = "backups");
+        self.once("backups", span, self.inner.backups()).await
+    }
+
+    async fn delete_backup(&self, name: &str) -> Result<bool> {
+        let span = debug_span!("storage", operation = "delete_backup", name);
+        self.once("delete_backup", span, self.inner.delete_backup(name)).await
     }
 
     async fn health(&self) -> Health {

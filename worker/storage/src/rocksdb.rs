@@ -14,6 +14,10 @@ pub mod scan;
 pub mod summary;
 
 #[cfg(feature = "rocksdb")]
+pub mod backup;
+#[cfg(feature = "rocksdb")]
+pub mod check;
+#[cfg(feature = "rocksdb")]
 mod commit;
 #[cfg(feature = "rocksdb")]
 pub mod engine;

@@ -50,6 +50,8 @@ pub enum ErrorKind {
         /// When it is worth another try.
         retry_after: Duration,
     },
+    /// The store as it is set up doesn't do this, or not now; the text is for the client.
+    Refused,
     /// A [`SeriesHandle`] is no longer known: describe the series and write again.
     StaleSeries,
     /// Stored bytes fail their checksum; the text says where.
@@ -63,7 +65,8 @@ pub enum ErrorKind {
 pub struct StoreError {
     /// What the caller can tell apart.
     pub kind: ErrorKind,
-    /// What happened, for the log; shown to clients only for [`ErrorKind::QueryTooLarge`].
+    /// What happened, for the log; shown to clients only for [`ErrorKind::QueryTooLarge`] and
+    /// [`ErrorKind::Refused`].
     pub message: String,
 }
 
@@ -299,6 +302,19 @@ pub struct Usage {
     pub samples_today: u64,
 }
 
+/// A copy of the whole store, all tenants', at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backup {
+    /// Its name, by which it is deleted and restored.
+    pub name: String,
+    /// Its bytes; those that it shares with the store count.
+    pub bytes: u64,
+    /// The last commit in it.
+    pub commit: u64,
+    /// When it was begun, Unix milliseconds; every write acknowledged before then is in it.
+    pub created: i64,
+}
+
 /// What a query would do; nothing of it is executed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
@@ -523,6 +539,31 @@ pub trait MetricsStore: Send + Sync {
     /// `Unavailable`, `Internal`.
     async fn cancel_query(&self, tenant: &Tenant, id: &str) -> Result<bool>;
 
+    /// Makes a backup of all tenants while writes and queries go on: it holds every write that was
+    /// acknowledged before this was called. Goes on when the caller hangs up.
+    ///
+    /// # Errors
+    /// `Refused` where the store makes none, or makes one already; `Unavailable`, `Internal`.
+    async fn backup(&self) -> Result<Backup> {
+        Err(no_backups(self.backend()))
+    }
+
+    /// The finished backups, oldest first.
+    ///
+    /// # Errors
+    /// `Refused`, `Internal`.
+    async fn backups(&self) -> Result<Vec<Backup>> {
+        Err(no_backups(self.backend()))
+    }
+
+    /// Removes a backup; whether it was there.
+    ///
+    /// # Errors
+    /// `Refused` where the store makes none, or makes one now; `Internal`.
+    async fn delete_backup(&self, _name: &str) -> Result<bool> {
+        Err(no_backups(self.backend()))
+    }
+
     /// Whether it can serve now; cheap enough for a probe each second.
     async fn health(&self) -> Health;
 
@@ -534,4 +575,8 @@ pub trait MetricsStore: Send + Sync {
     /// # Errors
     /// `Internal`, when something acked may not be safe.
     async fn close(&self) -> Result<()>;
+}
+
+fn no_backups(backend: &str) -> StoreError {
+    StoreError::new(ErrorKind::Refused, format!("the backend {backend} makes no backups"))
 }

@@ -62,6 +62,7 @@ fn options(path: &Path) -> Options {
         retention_check: Duration::from_secs(3_600),
         seal_window: Duration::from_secs(86_400),
         log_cap: 4 << 30,
+        backups: None,
         clock: Arc::new(SystemClock),
     }
 }

@@ -17,7 +17,7 @@ use roaring::RoaringBitmap;
 use super::engine::{Ack, Inner};
 use super::head::Head;
 use super::layer::{Frozen, day_of, day_start};
-use super::log::Log;
+use super::log::{Cut, Log};
 use super::record;
 use crate::model::{MetricName, Tenant};
 use crate::store::{ErrorKind, Result, Retention, StoreError};
@@ -101,6 +101,15 @@ impl Committer {
                 self.freeze();
                 done.answer(Ok(()));
             }
+            Work::HoldLog { done } => {
+                self.log.hold();
+                done.answer(Ok(()));
+            }
+            Work::CutLog { cut } => {
+                // Nobody waits for it any more after a failure on the other side.
+                let _gone = cut.send(self.cut_log());
+            }
+            Work::LetLogGo => self.log.let_go(),
             Work::Sealed { through } => self.log.release(through),
         }
     }
@@ -190,9 +199,14 @@ impl Committer {
             Err(error) if matches!(error.kind, ErrorKind::Unavailable { .. }) => Err(error),
             Err(error) => {
                 self.inner.fail(&error.message);
-                Err(error)
+                self.inner.check_working().and(Err(error))
             }
         }
+    }
+
+    fn cut_log(&mut self) -> Result<Cut> {
+        self.inner.check_working()?;
+        self.log.cut().inspect_err(|error| self.inner.fail(&error.message))
     }
 
     fn delete(&mut self, tenant: &Tenant, metric: u32, before: i64) -> Result<()> {
@@ -280,9 +294,11 @@ impl Inner {
         self.change_view(|view| Arc::make_mut(&mut view.cut_offs).insert(metric, commit, before));
         let Some(index) = self.index.find_tenant(tenant) else { return Vec::new() };
         let first_kept = if before == i64::MAX { i32::MAX } else { day_of(before) };
-        let days = index.days();
+        let days: Vec<i32> = index.days().into_iter().filter(|day| *day < first_kept).collect();
+        // Before too: whoever drops definitions meanwhile must know that these days change.
+        self.mark_dirty(tenant, days.iter().copied());
         let removed = index.delete_days(metric, first_kept);
-        self.mark_dirty(tenant, days.into_iter().filter(|day| *day < first_kept));
+        self.mark_dirty(tenant, days.into_iter());
         removed
     }
 
@@ -291,6 +307,7 @@ impl Inner {
         let Some(index) = self.index.find_tenant(tenant) else { return Vec::new() };
         let living = self.living(tenant);
         let days = index.days();
+        self.mark_dirty(tenant, days.iter().copied());
         let removed = index.expire(&|metric| living.of(metric));
         self.expired.lock().insert(tenant.clone(), living);
         self.mark_dirty(tenant, days.into_iter());

@@ -2,7 +2,7 @@
 
 mod arrival;
 mod export;
-mod open;
+pub(super) mod open;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -57,6 +57,8 @@ pub struct Options {
     pub seal_window: Duration,
     /// The head is sealed when the log behind it passes this many bytes.
     pub log_cap: u64,
+    /// Where backups are made; absent where none may be.
+    pub backups: Option<PathBuf>,
     /// What tells the time.
     pub clock: Arc<dyn Clock>,
 }
@@ -156,6 +158,8 @@ pub struct Inner {
     log_bytes: AtomicU64,
     pub(super) stopping: AtomicBool,
     failure: Mutex<Option<String>>,
+    /// Held by whoever makes a backup.
+    pub(super) backing_up: Mutex<()>,
     pub(super) seal_failure: Mutex<Option<String>>,
     pub(super) light: rayon::ThreadPool,
     pub(super) heavy: rayon::ThreadPool,

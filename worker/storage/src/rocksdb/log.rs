@@ -8,7 +8,9 @@
 //! even when all its commits are released: its header and its records say which commit comes next.
 
 mod backlog;
+mod copy;
 mod format;
+mod inspect;
 mod replay;
 mod segment;
 mod spares;
@@ -24,6 +26,9 @@ use format::{BLOCK, Kind, RecordHeader, SegmentHeader};
 use replay::Replayed;
 use segment::Segment;
 use spares::Spares;
+
+pub use copy::Cut;
+pub use inspect::{Inspection, Lost, inspect};
 
 /// What a replay calls with each commit's number and body.
 pub type Apply<'a> = &'a mut dyn FnMut(u64, &[u8]) -> Result<()>;
@@ -94,6 +99,8 @@ pub struct Log {
     /// Whether the last record says that the log was closed.
     closed: bool,
     released: u64,
+    /// Whether files stay though their commits are released: somebody copies them.
+    held: bool,
     backlog: Backlog,
     record: Vec<u8>,
     /// Why nothing more is written.
@@ -141,6 +148,7 @@ impl Log {
             synced: last_commit,
             closed,
             released: sealed,
+            held: false,
             backlog,
             record: Vec::new(),
             failure: None,
@@ -225,8 +233,38 @@ impl Log {
     pub fn release(&mut self, through: u64) {
         self.released = self.released.max(through);
         self.backlog.release(through);
+        if self.held {
+            return;
+        }
         let old = self.full.iter().take_while(|full| full.last_commit <= self.released).count();
         self.spares.recycle(self.full.drain(..old).map(|full| full.path));
+    }
+
+    /// Keeps every file that holds an unreleased commit now, until [`Log::let_go`].
+    pub fn hold(&mut self) {
+        self.held = true;
+    }
+
+    /// Ends what [`Log::hold`] began.
+    pub fn let_go(&mut self) {
+        self.held = false;
+        self.release(self.released);
+    }
+
+    /// Syncs, and says what a copy of the log up to the last commit consists of; for a log that is held.
+    ///
+    /// # Errors
+    /// As [`Log::sync`].
+    pub fn cut(&mut self) -> Result<Cut> {
+        self.sync()?;
+        Ok(Cut {
+            full: self.full.iter().map(|full| full.path.clone()).collect(),
+            active: self.active.path.clone(),
+            epoch: self.active.header.epoch,
+            position: self.active.position,
+            closed: self.closed,
+            commit: self.last_commit,
+        })
     }
 
     fn check_usable(&self) -> Result<()> {

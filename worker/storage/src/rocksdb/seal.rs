@@ -126,6 +126,14 @@ pub fn rewrite_definitions(inner: &Arc<Inner>) -> Result<()> {
     let parts = ids.chunks(DEFINITIONS_OF_A_BLOB);
     let blobs: Vec<Vec<u8>> = parts.flat_map(|ids| inner.index.definitions_of(ids)).collect();
     inner.tables.add_definitions(number, &blobs)?;
+    // `meta` must not name a series as present whose definition goes now.
+    let dirty = std::mem::take(&mut *inner.dirty_days.lock());
+    let mut batch = MetaBatch::default();
+    let put = inner.put_presence(&mut batch, &dirty).and_then(|()| inner.tables.write_meta(batch));
+    if let Err(error) = put {
+        inner.dirty_days.lock().extend(dirty);
+        return Err(error);
+    }
     inner.tables.drop_definitions_before(number)?;
     inner.stored_definitions.store(inner.index.series(), Ordering::Relaxed);
     tracing::info!(stored, kept = inner.index.series(), "rewrote the definitions of series");
@@ -171,13 +179,8 @@ pub fn put_layer(batch: &mut MetaBatch, record: &LayerRecord) -> Result<()> {
 }
 
 impl Inner {
-    /// Adds to `batch` everything beside layers that belongs to "sealed through the last commit of `frozen`".
-    pub(super) fn put_state(
-        &self,
-        batch: &mut MetaBatch,
-        frozen: &Frozen,
-        dirty: &super::commit::DirtyDays,
-    ) -> Result<()> {
+    /// Adds to `batch` which series are present on each of `dirty`.
+    fn put_presence(&self, batch: &mut MetaBatch, dirty: &super::commit::DirtyDays) -> Result<()> {
         for (tenant, day) in dirty {
             let mut key = day_bytes(*day).to_vec();
             key.extend_from_slice(tenant.as_str().as_bytes());
@@ -190,6 +193,17 @@ impl Inner {
                 _ => batch.delete(Prefix::Presence, &key),
             }
         }
+        Ok(())
+    }
+
+    /// Adds to `batch` everything beside layers that belongs to "sealed through the last commit of `frozen`".
+    pub(super) fn put_state(
+        &self,
+        batch: &mut MetaBatch,
+        frozen: &Frozen,
+        dirty: &super::commit::DirtyDays,
+    ) -> Result<()> {
+        self.put_presence(batch, dirty)?;
         for (metric, commit, before) in self.view.load().cut_offs.iter() {
             batch.put(Prefix::CutOff, &cut_off_key(metric, commit), &before.to_be_bytes());
         }

@@ -3,15 +3,22 @@
 //! Nothing else in this crate names RocksDB. Integers in keys are big endian, so that byte order is
 //! their order; every field has a fixed width, so no two tenants' or metrics' keys can touch.
 
+mod stored;
+
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use parking_lot::Mutex;
+
+use ::rocksdb::checkpoint::Checkpoint;
 use ::rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBPinnableSlice, DBRecoveryMode,
     IngestExternalFileOptions, Options, SstFileWriter, WriteBatch, WriteOptions,
 };
 
 use crate::store::{ErrorKind, Result, StoreError};
+
+pub use stored::{Half, Strictness};
 
 /// First byte of every key: what kind of record it is. Persisted, never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,6 +134,9 @@ pub struct Tables {
     directory: PathBuf,
     next_file: AtomicU64,
     cache: Cache,
+    /// Held while tables are removed, and while a checkpoint is made: between the moments at which it
+    /// takes `meta` and the list of tables, none may go that `meta` names.
+    removing: Mutex<()>,
 }
 
 impl std::fmt::Debug for Tables {
@@ -161,7 +171,18 @@ impl Tables {
         let families = [META, PAGES, SUMMARIES, DEFINITIONS]
             .map(|name| ColumnFamilyDescriptor::new(name, family_options(name, &cache)));
         let db = DB::open_cf_descriptors(&options, directory, families).map_err(failed)?;
-        Ok(Self { db, directory: incoming, next_file: AtomicU64::new(0), cache })
+        Ok(Self { db, directory: incoming, next_file: AtomicU64::new(0), cache, removing: Mutex::default() })
+    }
+
+    /// Makes a copy of the database as it is now in `directory`, which must not exist: of files that never
+    /// change another name for the same bytes, where the file system allows it.
+    ///
+    /// # Errors
+    /// `Unavailable` when the disk is full, `Internal`.
+    pub fn checkpoint(&self, directory: &Path) -> Result<()> {
+        let _nothing_goes = self.removing.lock();
+        let checkpoint = Checkpoint::new(&self.db).map_err(failed)?;
+        checkpoint.create_checkpoint(directory).map_err(failed)
     }
 
     /// The value under `prefix ‖ key` in `meta`.
@@ -268,23 +289,24 @@ impl Tables {
         Ok(keys)
     }
 
-    /// The (day, layer) pairs that have pages or summaries, whether or not `meta` knows them.
+    /// The (day, layer) pairs that have pages, and those that have summaries, whether or not `meta` knows
+    /// them; each ascending.
     ///
     /// # Errors
     /// `Corrupt`, `Internal`.
-    pub fn stored_layers(&self) -> Result<Vec<(i32, u64)>> {
+    pub fn stored_layers(&self) -> Result<[Vec<(i32, u64)>; 2]> {
+        Ok([self.layers_with(PAGES, Prefix::Page)?, self.layers_with(SUMMARIES, Prefix::Summary)?])
+    }
+
+    fn layers_with(&self, family: &str, prefix: Prefix) -> Result<Vec<(i32, u64)>> {
         let mut found = Vec::new();
-        for (family, prefix) in [(PAGES, Prefix::Page), (SUMMARIES, Prefix::Summary)] {
-            let mut iterator = self.db.raw_iterator_cf(self.family(family)?);
-            iterator.seek_to_first();
-            while let Some(key) = iterator.key().and_then(PageKey::decode) {
-                found.push((key.day, key.layer));
-                iterator.seek(PageKey::start_of(key.day, key.layer + 1).encode(prefix));
-            }
-            iterator.status().map_err(failed)?;
+        let mut iterator = self.db.raw_iterator_cf(self.family(family)?);
+        iterator.seek_to_first();
+        while let Some(key) = iterator.key().and_then(PageKey::decode) {
+            found.push((key.day, key.layer));
+            iterator.seek(PageKey::start_of(key.day, key.layer + 1).encode(prefix));
         }
-        found.sort_unstable();
-        found.dedup();
+        iterator.status().map_err(failed)?;
         Ok(found)
     }
 
@@ -293,6 +315,7 @@ impl Tables {
     /// # Errors
     /// `Internal`.
     pub fn drop_layer(&self, (day, layer): (i32, u64)) -> Result<()> {
+        let _not_amid_a_checkpoint = self.removing.lock();
         for (family, prefix) in [(PAGES, Prefix::Page), (SUMMARIES, Prefix::Summary)] {
             let family = self.family(family)?;
             let from = PageKey::start_of(day, layer).encode(prefix);
@@ -347,6 +370,7 @@ impl Tables {
     /// # Errors
     /// `Internal`.
     pub fn drop_definitions_before(&self, seal: u64) -> Result<()> {
+        let _not_amid_a_checkpoint = self.removing.lock();
         let family = self.family(DEFINITIONS)?;
         let (from, to) = (definitions_key(0, 0), definitions_key(seal, 0));
         self.db.delete_file_in_range_cf(family, &from, &to).map_err(failed)?;

@@ -7,6 +7,7 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
 use crate::model::Tenant;
+use crate::rocksdb::log::Cut;
 use crate::rocksdb::record::Rows;
 use crate::store::{ErrorKind, Result, Retention, StoreError};
 
@@ -83,6 +84,18 @@ pub enum Work {
         /// The caller.
         done: Done,
     },
+    /// Keeps the log's files, so that they can be copied.
+    HoldLog {
+        /// The caller.
+        done: Done,
+    },
+    /// Says what a copy of the held log up to now consists of.
+    CutLog {
+        /// The caller.
+        cut: oneshot::Sender<Result<Cut>>,
+    },
+    /// The log may give back its files again.
+    LetLogGo,
     /// Tables hold everything through this commit: the log may forget it.
     Sealed {
         /// The last such commit.

@@ -1,6 +1,7 @@
 //! Opening a store: what tables and log say, put together again.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, channel};
@@ -11,6 +12,7 @@ use parking_lot::{Mutex, RwLock};
 use roaring::RoaringBitmap;
 
 use crate::model::Tenant;
+use crate::rocksdb::backup;
 use crate::rocksdb::commit::{Marks, Queue};
 use crate::rocksdb::head::Head;
 use crate::rocksdb::index::{Index, IndexOptions};
@@ -24,7 +26,7 @@ use crate::store::{ErrorKind, Result, StoreError};
 use super::{Inner, Numbers, Options, Signal};
 
 /// The version of everything on disk that this code writes and reads.
-const FORMAT: u32 = 1;
+pub(in crate::rocksdb) const FORMAT: u32 = 1;
 /// Bytes of batches that may wait for the log.
 const QUEUE_BYTES: u64 = 64 << 20;
 /// Entries of the cache from spellings to series, by share of memory: 24 bytes each.
@@ -48,7 +50,12 @@ pub(super) fn open(options: Options) -> Result<Opened> {
     std::fs::create_dir_all(&options.path)
         .map_err(|error| StoreError::internal(format!("{}: {error}", options.path.display())))?;
     // 1. Tables and what `meta` says of them. IO.
-    let tables = Tables::open(&options.path.join("tables"), options.cache_bytes())?;
+    check_whole(&options.path)?;
+    if let Some(backups) = &options.backups {
+        backup::remove_unfinished(backups)?;
+    }
+    let tables = Tables::open(&options.path.join("tables"), options.cache_bytes());
+    let tables = tables.map_err(|error| in_use(&options.path, error))?;
     check_format(&tables)?;
     let index = Index::new(IndexOptions {
         secret: secret(&tables)?,
@@ -99,15 +106,17 @@ pub(super) fn open(options: Options) -> Result<Opened> {
         log_bytes: AtomicU64::new(0),
         stopping: AtomicBool::new(false),
         failure: Mutex::default(),
+        backing_up: Mutex::default(),
         seal_failure: Mutex::default(),
         options,
     });
     inner.index.raise_numbers(sealed.next_series, sealed.next_metric);
     // 2. Series, and the days on which they are present. IO.
     inner.load_retention()?;
-    inner.load_series()?;
+    let present = inner.load_series()?;
     // 3. The log behind the last seal. IO.
     let (log, last_commit) = inner.replay(sealed.through)?;
+    inner.check_defined(&present)?;
     for tenant in inner.index.tenants() {
         inner.apply_expiry(&tenant);
     }
@@ -131,6 +140,34 @@ struct Replay {
     accepted_at: i64,
 }
 
+/// Says in the store's words what RocksDB says of its lock.
+fn in_use(path: &Path, error: StoreError) -> StoreError {
+    if !error.message.contains("LOCK") {
+        return error;
+    }
+    StoreError::new(error.kind, format!("{} is in use by another process", path.display()))
+}
+
+/// Refuses a folder of which a part is missing: RocksDB would begin a new database in its place.
+fn check_whole(path: &Path) -> Result<()> {
+    if path.join(backup::RESTORING).exists() {
+        return Err(StoreError::corrupt(format!(
+            "{}: a restore into this folder was not finished; empty it and restore again",
+            path.display()
+        )));
+    }
+    let current = path.join("tables").join("CURRENT");
+    let holds = |folder: &str, suffix: &str| {
+        let entries = std::fs::read_dir(path.join(folder)).into_iter().flatten().flatten();
+        entries.into_iter().any(|entry| entry.path().extension().is_some_and(|found| found == suffix))
+    };
+    if !current.exists() && (holds("tables", "sst") || holds("log", "log")) {
+        let current = current.display();
+        return Err(StoreError::corrupt(format!("{current} is missing, though the folder holds samples")));
+    }
+    Ok(())
+}
+
 fn check_format(tables: &Tables) -> Result<()> {
     let Some(found) = tables.meta(Prefix::Format, &[])? else {
         let mut batch = MetaBatch::default();
@@ -140,10 +177,15 @@ fn check_format(tables: &Tables) -> Result<()> {
     if found == FORMAT.to_be_bytes() {
         return Ok(());
     }
+    Err(unknown_format(&found))
+}
+
+/// The error of a folder whose `meta` names this format.
+pub(in crate::rocksdb) fn unknown_format(found: &[u8]) -> StoreError {
     let version = found.iter().fold(0_u64, |version, byte| version << 8 | u64::from(*byte));
-    Err(StoreError::internal(format!(
+    StoreError::internal(format!(
         "the data directory has format {version}; this version of Luminate reads and writes format {FORMAT}"
-    )))
+    ))
 }
 
 fn secret(tables: &Tables) -> Result<[u8; 192]> {
@@ -177,7 +219,16 @@ fn live_layers(tables: &Tables) -> Result<Vec<LayerRecord>> {
         let record: LayerRecord = serde_json::from_slice(&value).map_err(StoreError::corrupt)?;
         records.push(record);
     }
-    for (day, layer) in tables.stored_layers()? {
+    let [pages, summaries] = tables.stored_layers()?;
+    for record in &records {
+        let place = (record.day, record.id);
+        if pages.binary_search(&place).is_err() || summaries.binary_search(&place).is_err() {
+            let LayerRecord { id, day, .. } = record;
+            return Err(StoreError::corrupt(format!("the tables of layer {id} of day {day} are missing")));
+        }
+    }
+    let stored: BTreeSet<_> = pages.into_iter().chain(summaries).collect();
+    for (day, layer) in stored {
         if !records.iter().any(|record| (record.day, record.id) == (day, layer)) {
             tracing::info!(day, layer, "removing tables that no seal or merge finished");
             tables.drop_layer((day, layer))?;
@@ -208,8 +259,8 @@ impl Inner {
         Ok(())
     }
 
-    /// Loads the definitions of all series that are present on some day, and the days.
-    fn load_series(&self) -> Result<()> {
+    /// Loads the definitions of all series that are present on some day, and the days; returns those series.
+    fn load_series(&self) -> Result<RoaringBitmap> {
         let wrong = || StoreError::corrupt("a stored presence can't be read");
         let mut presence = Vec::new();
         let mut present = RoaringBitmap::new();
@@ -230,7 +281,18 @@ impl Inner {
             let ids: Vec<u32> = ids.iter().collect();
             self.index.tenant(&tenant).mark(day, &ids);
         }
-        Ok(())
+        Ok(present)
+    }
+
+    /// Refuses a store in which a series is present that nobody has defined: its samples would be left out
+    /// of every answer without a word.
+    fn check_defined(&self, present: &RoaringBitmap) -> Result<()> {
+        let numbers = self.numbers.read();
+        let undefined = present.iter().filter(|id| numbers.metric_of(*id).is_none()).count();
+        match undefined {
+            0 => Ok(()),
+            _ => Err(StoreError::corrupt(format!("the definitions of {undefined} series are missing"))),
+        }
     }
 
     fn load_definitions(&self, blob: &[u8], keep: &dyn Fn(u32) -> bool) -> Result<u64> {

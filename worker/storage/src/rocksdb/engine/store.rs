@@ -19,11 +19,11 @@ use crate::rocksdb::query::{self, Catalog};
 use crate::rocksdb::reader::Reader;
 use crate::rocksdb::record::Rows;
 use crate::rocksdb::scan::{Detail, Piece, ScanSpec, SeriesScan};
-use crate::rocksdb::{merge, seal};
+use crate::rocksdb::{backup, merge, seal};
 use crate::store::{
-    CardinalityPage, CardinalityQuery, Deleted, Export, Gauge, Health, ListPage, ListQuery, MetricsStore,
-    Plan, QueryContext, Refusal, Result, Retention, RunningQuery, SeriesLookup, StoreError, Usage,
-    WriteOutcome,
+    Backup, CardinalityPage, CardinalityQuery, Deleted, Export, Gauge, Health, ListPage, ListQuery,
+    MetricsStore, Plan, QueryContext, Refusal, Result, Retention, RunningQuery, SeriesLookup, StoreError,
+    Usage, WriteOutcome,
 };
 
 use super::export::Exporting;
@@ -488,6 +488,19 @@ impl MetricsStore for RocksDb {
 
     async fn cancel_query(&self, _tenant: &Tenant, _id: &str) -> Result<bool> {
         Ok(false)
+    }
+
+    async fn backup(&self) -> Result<Backup> {
+        self.blocking(|inner| backup::make(&inner)).await
+    }
+
+    async fn backups(&self) -> Result<Vec<Backup>> {
+        self.blocking(|inner| backup::list(&inner)).await
+    }
+
+    async fn delete_backup(&self, name: &str) -> Result<bool> {
+        let name = name.to_owned();
+        self.blocking(move |inner| backup::delete(&inner, &name)).await
     }
 
     async fn health(&self) -> Health {

@@ -64,6 +64,7 @@ impl Backend for Engine {
             retention_check: Duration::from_secs(3_600),
             seal_window: Duration::from_secs(7_200),
             log_cap: 256 << 20,
+            backups: None,
             clock,
         };
         let store = Some(RocksDb::open(options.clone())?);
@@ -123,6 +124,7 @@ mod format_1 {
             retention_check: Duration::from_secs(3_600),
             seal_window: Duration::from_secs(7_200),
             log_cap: 1 << 20,
+            backups: None,
             clock: Arc::new(ManualClock::new(T0 + 12 * HOUR)),
         }
     }

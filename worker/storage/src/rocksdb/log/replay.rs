@@ -152,7 +152,11 @@ fn activate(found: &Found, length: usize, end: usize, torn: bool) -> Result<Segm
     Ok(active)
 }
 
-fn read(path: &Path, bytes: &mut Vec<u8>) -> Result<()> {
+/// Puts the content of the segment at `path` into `bytes`.
+///
+/// # Errors
+/// `Corrupt` when it is too long for one, `Internal`.
+pub(super) fn read(path: &Path, bytes: &mut Vec<u8>) -> Result<()> {
     let io = |error| segment::failed(path, &error);
     let mut file = fs::File::open(path).map_err(io)?;
     if file.metadata().map_err(io)?.len() > MAX_SEGMENT {
@@ -178,12 +182,12 @@ struct Reading<'a> {
 
 /// What a search behind a bad record has found.
 #[derive(Debug)]
-struct Later {
-    offset: usize,
+pub(super) struct Later {
+    pub(super) offset: usize,
     /// The first commit that is there again.
-    commit: u64,
+    pub(super) commit: u64,
     /// The last commit that is known to have been synced.
-    synced: u64,
+    pub(super) synced: u64,
 }
 
 impl Reading<'_> {
@@ -272,7 +276,7 @@ impl Reading<'_> {
 }
 
 /// Searches for sound records of commits from `expected` on, at `from` and behind.
-fn search(bytes: &[u8], from: usize, epoch: u64, expected: u64) -> Option<Later> {
+pub(super) fn search(bytes: &[u8], from: usize, epoch: u64, expected: u64) -> Option<Later> {
     let mut later: Option<Later> = None;
     let mut at = from;
     while at + 8 <= bytes.len() {

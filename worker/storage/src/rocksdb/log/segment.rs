@@ -111,6 +111,8 @@ pub(super) struct Listing {
     pub(super) segments: Vec<(u64, PathBuf)>,
     /// Files that may become segments.
     pub(super) spares: Vec<PathBuf>,
+    /// Files that were to become either, of which nothing is used.
+    unfinished: Vec<PathBuf>,
 }
 
 /// Creates `directory` if it is missing, removes what was left unfinished, and lists the rest.
@@ -122,6 +124,18 @@ pub(super) fn list(directory: &Path) -> Result<Listing> {
     if let Some(parent) = directory.parent() {
         sync_directory(parent)?;
     }
+    let listing = look(directory)?;
+    for path in &listing.unfinished {
+        fs::remove_file(path).map_err(|error| failed(path, &error))?;
+    }
+    Ok(listing)
+}
+
+/// Lists `directory` and leaves all as it is.
+///
+/// # Errors
+/// `Internal`.
+pub(super) fn look(directory: &Path) -> Result<Listing> {
     let mut listing = Listing::default();
     for entry in fs::read_dir(directory).map_err(|error| failed(directory, &error))? {
         let path = entry.map_err(|error| failed(directory, &error))?.path();
@@ -131,7 +145,7 @@ pub(super) fn list(directory: &Path) -> Result<Listing> {
         } else if name.ends_with(SPARE_SUFFIX) {
             listing.spares.push(path);
         } else if name.ends_with(UNFINISHED_SUFFIX) {
-            fs::remove_file(&path).map_err(|error| failed(&path, &error))?;
+            listing.unfinished.push(path);
         } else {
             tracing::warn!(file = %path.display(), "this file is none of the log's; left alone");
         }

@@ -1,0 +1,131 @@
+//! A disk that is full for a while, and one that can only be read. Both need root.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use luminate_tests::client::{now, sample};
+use luminate_tests::only_on;
+use luminate_tests::worker::{Setup, Worker};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A file system of its own, unmounted when it goes.
+struct Disk(TempDir);
+
+impl Disk {
+    /// One in memory of `bytes`; none without root.
+    fn small(bytes: u64) -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let size = format!("size={bytes}");
+        mount(&["-t", "tmpfs", "-o", &size, "tmpfs"], folder.path()).then_some(Self(folder))
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+fn mount(arguments: &[&str], on: &Path) -> bool {
+    let mounted = Command::new("mount").args(arguments).arg(on).output();
+    let mounted = mounted.is_ok_and(|output| output.status.success());
+    if !mounted {
+        println!("skipped: mounting needs root");
+    }
+    mounted
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // Lazily: a worker that a failed test leaves may still hold files.
+        let _left = Command::new("umount").arg("-l").arg(self.path()).status();
+    }
+}
+
+fn batch(round: u32) -> Vec<Value> {
+    let start = now() - 600_000;
+    // Of full entropy, so that it takes room whatever packs it.
+    let mut random = fastrand::Rng::with_seed(u64::from(round));
+    let row = |n: i64| sample("m", start + n, random.f64(), &[("round", &round.to_string())]);
+    (0..2_000).map(row).collect()
+}
+
+fn worker_on(disk: &Disk) -> Worker {
+    Setup::new()
+        .with("storage.rocksdb.path", disk.path().join("data").display())
+        .with("storage.rocksdb.log_cap", "1MiB")
+        .with("storage.rocksdb.seal_window", "2s")
+        .start()
+}
+
+#[test]
+fn a_full_disk_refuses_writes_and_answers_questions_until_it_has_room() {
+    only_on!(RocksDb, "its disk");
+    let Some(disk) = Disk::small(64 << 20) else { return };
+    let ballast = disk.path().join("ballast");
+    fs::write(&ballast, vec![1; 32 << 20]).unwrap();
+    let mut worker = worker_on(&disk);
+    let client = worker.client();
+    // 1. Until it is full. Seals fail as well, some time.
+    let mut stored = Vec::new();
+    let mut refused = 0;
+    for round in 0..5_000 {
+        let answer = client.write(&batch(round));
+        match answer.status {
+            200 => stored.push(round),
+            503 | 507 => {
+                assert!(answer.header("retry-after").is_some());
+                refused += 1;
+                thread::sleep(Duration::from_millis(100));
+            }
+            other => panic!("{other}: {}", answer.text()),
+        }
+        if refused > 60 {
+            break;
+        }
+    }
+    assert!(refused > 60 && stored.len() > 50, "{} stored, {refused} refused", stored.len());
+    assert_eq!(client.count("m"), 2_000 * stored.len() as u64);
+    assert_eq!(client.get("/api/v1/health/live").status, 200);
+    // 2. Room again: within 5 s it takes writes.
+    fs::remove_file(&ballast).unwrap();
+    let freed = Instant::now();
+    let mut round = 10_000;
+    while client.write(&batch(round)).status != 200 {
+        assert!(freed.elapsed() < Duration::from_secs(5), "{}", worker.log());
+        thread::sleep(Duration::from_millis(50));
+        round += 1;
+    }
+    stored.push(round);
+    println!("{} rounds stored, writes resumed after {:?}", stored.len(), freed.elapsed());
+    // 3. Seals too: the store is healthy again.
+    while client.get("/api/v1/health").status != 200 {
+        assert!(freed.elapsed() < Duration::from_secs(40), "{}", worker.log());
+        thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(client.count("m"), 2_000 * stored.len() as u64);
+    worker.restart();
+    assert_eq!(worker.client().count("m"), 2_000 * stored.len() as u64);
+}
+
+#[test]
+fn a_disk_that_can_only_be_read_is_refused_at_the_start_and_can_be_checked() {
+    only_on!(RocksDb, "its disk");
+    let Some(disk) = Disk::small(64 << 20) else { return };
+    let mut worker = worker_on(&disk);
+    worker.client().store(&batch(1));
+    worker.terminate();
+    worker.wait(Duration::from_secs(30));
+    if !mount(&["-o", "remount,ro"], disk.path()) {
+        return;
+    }
+    let data = disk.path().join("data");
+    let (status, said) = Setup::new().with("storage.rocksdb.path", data.display()).run(&[]);
+    assert!(!status.success(), "{said}");
+    let errors: Vec<&str> = said.lines().filter(|line| line.contains("ERROR")).collect();
+    assert!(errors.len() == 1 && errors[0].contains("Read-only file system"), "{said}");
+    let (status, said) = Setup::new().run(&["check", data.to_str().unwrap()]);
+    assert!(status.success() && said.starts_with("sound: "), "{said}");
+}
