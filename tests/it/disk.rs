@@ -110,6 +110,71 @@ fn a_full_disk_refuses_writes_and_answers_questions_until_it_has_room() {
     assert_eq!(worker.client().count("m"), 2_000 * stored.len() as u64);
 }
 
+/// A file system on a loop device, which the kernel lets only be read after its first error.
+struct Loop {
+    disk: Disk,
+    image: tempfile::NamedTempFile,
+    device: String,
+}
+
+impl Loop {
+    fn new() -> Option<Self> {
+        let image = tempfile::NamedTempFile::new().unwrap();
+        image.as_file().set_len(256 << 20).unwrap();
+        let made = Command::new("mkfs.ext4").args(["-q", "-F"]).arg(image.path()).output();
+        let folder = tempfile::tempdir().unwrap();
+        let path = image.path().to_str().unwrap().to_owned();
+        let made = made.is_ok_and(|output| output.status.success());
+        if !made || !mount(&["-o", "loop,errors=remount-ro", &path], folder.path()) {
+            return None;
+        }
+        let disk = Disk(folder);
+        let mounts = fs::read_to_string("/proc/mounts").unwrap();
+        let own = mounts.lines().find(|line| line.contains(disk.path().to_str().unwrap())).unwrap();
+        let device = own.split(' ').next().unwrap().trim_start_matches("/dev/").to_owned();
+        Some(Self { disk, image, device })
+    }
+
+    /// Makes the kernel meet an error.
+    fn fail(&self) -> bool {
+        fs::write(format!("/sys/fs/ext4/{}/trigger_fs_error", self.device), "1").is_ok()
+    }
+}
+
+#[test]
+fn a_disk_that_fails_under_a_worker_leaves_reads_and_every_acked_sample() {
+    only_on!(RocksDb, "its disk");
+    let Some(volume) = Loop::new() else { return };
+    let mut worker = worker_on(&volume.disk);
+    let client = worker.client();
+    client.store(&batch(1));
+    thread::sleep(Duration::from_secs(3));
+    client.store(&batch(2));
+    if !volume.fail() {
+        println!("skipped: this kernel can't be told to meet an error");
+        return;
+    }
+    for round in 3..8 {
+        let answer = client.write(&batch(round));
+        assert_eq!(answer.status, 503, "{}", answer.text());
+        assert!(answer.header("retry-after").is_some());
+    }
+    assert_eq!(client.count("m"), 4_000, "questions are answered");
+    assert_eq!(client.get("/api/v1/health").status, 503);
+    assert_eq!(client.get("/api/v1/health/live").status, 200);
+    worker.kill();
+    let folder = volume.disk.path();
+    let device = format!("/dev/{}", volume.device);
+    assert!(Command::new("umount").arg(folder).status().unwrap().success());
+    let checked = Command::new("fsck.ext4").args(["-p", &device]).output();
+    let mounted = mount(&["-o", "loop", volume.image.path().to_str().unwrap()], folder);
+    assert!(mounted, "{checked:?}");
+    worker.start_again();
+    assert_eq!(worker.client().count("m"), 4_000);
+    worker.client().store(&batch(9));
+    drop(worker);
+}
+
 #[test]
 fn a_disk_that_can_only_be_read_is_refused_at_the_start_and_can_be_checked() {
     only_on!(RocksDb, "its disk");

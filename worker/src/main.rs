@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
 use luminate_crds::worker_config::{Span, WorkerConfig};
-use luminate_storage::clock::{Clock, SystemClock};
+use luminate_storage::clock::{Clock, SteadyClock, SystemClock};
 use luminate_storage::model::Tenant;
 use luminate_worker::auth::{Wish, mint};
 use luminate_worker::config::{self, Environment, Loaded};
@@ -138,7 +138,7 @@ fn serve(loaded: Loaded) -> Result<ExitCode, Failure> {
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let ended = runtime.block_on(async {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let clock: Arc<dyn Clock> = Arc::new(SteadyClock::default());
         let signal = signals()?;
         let worker = Worker::listen(loaded.config, Arc::clone(&clock)).await?;
         worker.run(Box::new(move |config| store::open(config, clock)), signal).await?;

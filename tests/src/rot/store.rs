@@ -18,7 +18,7 @@ use crate::crash::{WRITERS, read};
 use crate::ledger::{self, BEGIN, Ledger};
 
 /// Steps of each writer: some before the seals, some between them, some that only the log holds.
-const STEPS: [u64; 4] = [14, 12, 8, 10];
+const STEPS: [u64; 4] = [60, 30, 12, 10];
 const DAY: i64 = 86_400_000;
 
 /// What came of asking a copy.

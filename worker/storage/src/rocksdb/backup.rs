@@ -275,6 +275,3 @@ fn failed(path: &Path, error: &std::io::Error) -> StoreError {
     let text = format!("{}: {error}", path.display());
     if full { unavailable(text) } else { StoreError::internal(text) }
 }
-
-#[cfg(test)]
-mod tests;

@@ -243,13 +243,10 @@ impl Check {
             }
         }
         self.report.counts.layers = layers.len() as u64;
-        let stored = match tables.stored_layers() {
-            Ok([pages, summaries]) => [pages, summaries].concat(),
-            Err(error) => {
-                self.report.damage(Damage::of("tables", &error));
-                Vec::new()
-            }
-        };
+        let stored = tables.stored_layers().unwrap_or_else(|error| {
+            self.report.damage(Damage::of("tables", &error));
+            Vec::new()
+        });
         let named = |place: &(i32, u64)| layers.iter().any(|record| (record.day, record.id) == *place);
         if stored.iter().any(|place| !named(place)) {
             self.report
@@ -283,6 +280,3 @@ fn damage_of(lost: &Lost, accepted: &BTreeMap<u64, i64>) -> Damage {
 fn tenant(key: &[u8]) -> Option<Tenant> {
     Tenant::new(std::str::from_utf8(key).ok()?).ok()
 }
-
-#[cfg(test)]
-mod tests;

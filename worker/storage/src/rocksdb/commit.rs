@@ -321,7 +321,7 @@ impl Inner {
     }
 
     pub(super) fn living(&self, tenant: &Tenant) -> Living {
-        let now = self.options.clock.now();
+        let now = self.options.clock.trusted();
         let retention = self.retention_of(tenant);
         let first = |millis: i64| day_of(now.saturating_sub(millis));
         Living {

@@ -6,6 +6,8 @@ pub(super) mod open;
 mod store;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod trust_test;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -218,6 +220,11 @@ impl Inner {
             metrics: std::collections::BTreeMap::new(),
         };
         self.retention.read().get(tenant).cloned().unwrap_or_else(none)
+    }
+
+    /// The first time of `metric` that is kept: of what is older nobody will ever see anything.
+    pub(super) fn kept_since(&self, tenant: &Tenant, metric: &MetricName) -> i64 {
+        self.options.clock.trusted().saturating_sub(self.retention_of(tenant).of(metric))
     }
 
     /// The first time of `metric` that a query may see now.

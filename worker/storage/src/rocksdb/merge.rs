@@ -224,7 +224,7 @@ fn fill(
 /// The first time of a metric that its retention keeps.
 fn floor_of(inner: &Inner, metric: u32) -> i64 {
     match inner.index.metric_name(metric) {
-        Some((tenant, name)) => inner.visible_since(&tenant, &name),
+        Some((tenant, name)) => inner.kept_since(&tenant, &name),
         None => i64::MIN,
     }
 }
@@ -237,7 +237,7 @@ fn drop_expired(inner: &Arc<Inner>) -> Result<()> {
     };
     let longest = inner.retention.read().values().map(longest).max().unwrap_or(0);
     let longest = longest.max(inner.options.default_retention);
-    let first = day_of(inner.options.clock.now().saturating_sub(longest));
+    let first = day_of(inner.options.clock.trusted().saturating_sub(longest));
     let view = inner.view.load_full();
     for of_day in by_day(&view.layers) {
         let day = of_day[0].record.day;

@@ -289,25 +289,44 @@ impl Tables {
         Ok(keys)
     }
 
-    /// The (day, layer) pairs that have pages, and those that have summaries, whether or not `meta` knows
-    /// them; each ascending.
+    /// The (day, layer) pairs that have pages or summaries, whether or not `meta` knows them.
     ///
     /// # Errors
     /// `Corrupt`, `Internal`.
-    pub fn stored_layers(&self) -> Result<[Vec<(i32, u64)>; 2]> {
-        Ok([self.layers_with(PAGES, Prefix::Page)?, self.layers_with(SUMMARIES, Prefix::Summary)?])
+    pub fn stored_layers(&self) -> Result<Vec<(i32, u64)>> {
+        let mut found = Vec::new();
+        for (family, prefix) in [(PAGES, Prefix::Page), (SUMMARIES, Prefix::Summary)] {
+            let mut iterator = self.db.raw_iterator_cf(self.family(family)?);
+            iterator.seek_to_first();
+            while let Some(key) = iterator.key().and_then(PageKey::decode) {
+                found.push((key.day, key.layer));
+                iterator.seek(PageKey::start_of(key.day, key.layer + 1).encode(prefix));
+            }
+            iterator.status().map_err(failed)?;
+        }
+        found.sort_unstable();
+        found.dedup();
+        Ok(found)
     }
 
-    fn layers_with(&self, family: &str, prefix: Prefix) -> Result<Vec<(i32, u64)>> {
-        let mut found = Vec::new();
-        let mut iterator = self.db.raw_iterator_cf(self.family(family)?);
-        iterator.seek_to_first();
-        while let Some(key) = iterator.key().and_then(PageKey::decode) {
-            found.push((key.day, key.layer));
-            iterator.seek(PageKey::start_of(key.day, key.layer + 1).encode(prefix));
+    /// Whether a layer has both pages and summaries; also when they are damaged.
+    ///
+    /// # Errors
+    /// `Internal`.
+    pub fn has_layer(&self, (day, layer): (i32, u64)) -> Result<bool> {
+        for (family, prefix) in [(PAGES, Prefix::Page), (SUMMARIES, Prefix::Summary)] {
+            let mut iterator = self.db.raw_iterator_cf(self.family(family)?);
+            iterator.seek(PageKey::start_of(day, layer).encode(prefix));
+            let key = iterator.key().and_then(PageKey::decode);
+            if key.is_some_and(|key| (key.day, key.layer) == (day, layer)) {
+                continue;
+            }
+            match iterator.status().map_err(failed) {
+                Err(error) if error.kind == ErrorKind::Corrupt => {}
+                status => return status.map(|()| false),
+            }
         }
-        iterator.status().map_err(failed)?;
-        Ok(found)
+        Ok(true)
     }
 
     /// Removes a layer's pages and summaries: whole files at once, then what is left of the range.

@@ -1,6 +1,6 @@
 //! Opening a store: what tables and log say, put together again.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -219,15 +219,18 @@ fn live_layers(tables: &Tables) -> Result<Vec<LayerRecord>> {
         let record: LayerRecord = serde_json::from_slice(&value).map_err(StoreError::corrupt)?;
         records.push(record);
     }
-    let [pages, summaries] = tables.stored_layers()?;
-    for record in &records {
-        let place = (record.day, record.id);
-        if pages.binary_search(&place).is_err() || summaries.binary_search(&place).is_err() {
-            let LayerRecord { id, day, .. } = record;
+    for LayerRecord { id, day, .. } in &records {
+        if !tables.has_layer((*day, *id))? {
             return Err(StoreError::corrupt(format!("the tables of layer {id} of day {day} are missing")));
         }
     }
-    let stored: BTreeSet<_> = pages.into_iter().chain(summaries).collect();
+    let stored = match tables.stored_layers() {
+        Err(error) if error.kind == ErrorKind::Corrupt => {
+            tracing::error!(%error, "a table is damaged: questions that need it will fail");
+            Vec::new()
+        }
+        stored => stored?,
+    };
     for (day, layer) in stored {
         if !records.iter().any(|record| (record.day, record.id) == (day, layer)) {
             tracing::info!(day, layer, "removing tables that no seal or merge finished");

@@ -38,7 +38,7 @@ const COUNT_TIMEOUT: Duration = Duration::from_secs(300);
 /// The embedded store.
 #[derive(Debug)]
 pub struct RocksDb {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 

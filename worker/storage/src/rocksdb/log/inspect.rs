@@ -215,3 +215,87 @@ impl Reading<'_> {
             .push(format!("{place}: the log ends in an unfinished record, which was never acknowledged"));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::super::{Log, LogOptions};
+    use super::*;
+
+    fn options() -> LogOptions {
+        LogOptions { segment_bytes: 16 << 10, spares: 3 }
+    }
+
+    fn body(commit: u64) -> Vec<u8> {
+        let mut random = fastrand::Rng::with_seed(commit);
+        (0..600).map(|_| random.u8(..)).collect()
+    }
+
+    /// A log of 60 commits in some segments; closed, or as a kill leaves it.
+    fn log(directory: &Path, closed: bool) {
+        let mut log = Log::open(directory, options(), 0, &mut |_, _| Ok(())).unwrap().0;
+        for commit in 1..=60 {
+            log.append(commit, &body(commit)).unwrap();
+            log.sync().unwrap();
+        }
+        if closed {
+            log.close().unwrap();
+        }
+    }
+
+    fn inspected(directory: &Path, sealed: u64) -> Inspection {
+        let mut apply = |commit: u64, found: &[u8]| {
+            assert_eq!(found, body(commit));
+            Ok(())
+        };
+        inspect(directory, sealed, &mut apply).unwrap()
+    }
+
+    #[test]
+    fn a_sound_log_is_read_whole_and_left_as_it_is() {
+        for closed in [true, false] {
+            let directory = tempfile::tempdir().unwrap();
+            log(directory.path(), closed);
+            for sealed in [0, 1, 30, 60] {
+                let found = inspected(directory.path(), sealed);
+                assert_eq!((found.commits, found.last_commit, found.lost.len()), (60 - sealed, 60, 0));
+                assert!(found.notes.is_empty(), "{:?}", found.notes);
+            }
+        }
+    }
+
+    #[test]
+    fn it_finds_a_loss_where_an_opening_does_and_reads_on_behind_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let original = directory.path().join("original");
+        log(&original, true);
+        let mut random = fastrand::Rng::with_seed(4);
+        let mut losses = 0;
+        for round in 0..400 {
+            let copy = directory.path().join("copy");
+            fs::create_dir(&copy).unwrap();
+            let segments = segment::look(&original).unwrap().segments;
+            for (_, path) in &segments {
+                fs::copy(path, copy.join(path.file_name().unwrap())).unwrap();
+            }
+            let file = copy.join(segments[random.usize(..segments.len())].1.file_name().unwrap());
+            let mut bytes = fs::read(&file).unwrap();
+            // Not the format: that is another error.
+            let at = if round % 8 == 0 { random.usize(12..40) } else { random.usize(4_096..bytes.len()) };
+            bytes[at] ^= 1 << random.u8(..8);
+            fs::write(&file, bytes).unwrap();
+            let sealed = random.u64(..60);
+            let found = inspected(&copy, sealed);
+            let opened = Log::open(&copy, options(), sealed, &mut |_, _| Ok(()));
+            assert_eq!(opened.is_err(), !found.lost.is_empty(), "byte {at}, sealed {sealed}: {found:?}");
+            if let Some(lost) = found.lost.first() {
+                losses += 1;
+                let count = lost.last.map_or(0, |last| last + 1 - lost.first);
+                assert!(lost.last.is_none() || found.commits + count == 60 - sealed, "{found:?}");
+            }
+            fs::remove_dir_all(&copy).unwrap();
+        }
+        assert!(losses > 50);
+    }
+}
