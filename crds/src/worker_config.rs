@@ -313,6 +313,11 @@ section! {
         max_scanned_samples: u64 = 1_000_000_000,
         /// Most memory that a query may hold (default 512 MiB).
         max_memory: ByteSize = ByteSize(512 << 20),
+        /// Most queries and listings at work at once, of all tenants; under overload, heavy ones take no more than
+        /// half of them (default 64).
+        max_concurrent: u32 = 64,
+        /// A query that would look at more samples than this is a heavy one (default 20000000).
+        heavy_samples: u64 = 20_000_000,
     }
 }
 

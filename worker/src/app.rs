@@ -8,12 +8,14 @@ use axum::http::HeaderValue;
 use axum::http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::get;
-use luminate_crds::worker_config::WorkerConfig;
+use luminate_crds::worker_config::{ByteSize, WorkerConfig};
 use luminate_storage::clock::Clock;
 use luminate_storage::store::MetricsStore;
+use tokio::sync::Semaphore;
 use tower::ServiceBuilder;
 use tower_http::set_header::SetResponseHeaderLayer;
 
+use crate::admission::Gate;
 use crate::auth::Auth;
 use crate::body::BodyBudget;
 use crate::error::Error;
@@ -24,8 +26,11 @@ use crate::metrics::Metrics;
 use crate::observe::{self, RequestIds};
 use crate::routes;
 
-/// Bytes that the bodies of all requests may hold together, if four of the largest fit in.
+/// Bytes that the bodies of all requests may hold together at most: this, or an eighth of the worker's memory.
 const BODY_BUDGET: u64 = 256 << 20;
+const BODY_SHARE: u64 = 8;
+/// The largest body fits in, as sent, as decoded and as a batch.
+const BODIES_AT_LEAST: u64 = 3;
 
 /// What handlers share.
 #[derive(Debug, Clone)]
@@ -44,8 +49,12 @@ pub struct AppState {
     pub request_ids: Arc<RequestIds>,
     /// The worker's own figures.
     pub metrics: Arc<Metrics>,
-    /// Bytes that bodies may hold together.
+    /// Bytes that bodies and answers may hold together.
     pub bodies: BodyBudget,
+    /// Who is let in while the worker is busy.
+    pub gate: Arc<Gate>,
+    /// Large bodies are decoded one a core, since each takes as much memory as a body may have.
+    pub decoders: Arc<Semaphore>,
     /// Starting, serving or stopping; holds the store.
     pub lifecycle: Arc<Lifecycle>,
 }
@@ -56,9 +65,14 @@ impl AppState {
     pub fn new(config: WorkerConfig, auth: Auth, clock: Arc<dyn Clock>) -> Self {
         let lifecycle = Arc::new(Lifecycle::default());
         let metrics = Arc::new(Metrics::new(Arc::clone(&lifecycle)));
+        let bodies = BodyBudget::new(body_budget(&config), config.auth.enabled);
+        let room = (config.query_limits.max_concurrent, config.query_limits.heavy_samples);
+        let gate = Gate::new(room, bodies.clone(), Arc::clone(&lifecycle), Arc::clone(&metrics));
         Self {
+            gate: Arc::new(gate),
+            decoders: Arc::new(Semaphore::new(config.storage.rocksdb.threads.unwrap_or(1) as usize)),
             limits: Arc::new(Limits::new(&config, Arc::clone(&metrics))),
-            bodies: BodyBudget::new(BODY_BUDGET.max(4 * config.server.max_body_bytes.bytes())),
+            bodies,
             auth: Arc::new(auth),
             lifecycle,
             addresses: Arc::new(AddressLimits::new(config.rate_limits.address_rps)),
@@ -76,6 +90,13 @@ impl AppState {
     pub fn store(&self) -> Result<Arc<dyn MetricsStore>, Error> {
         self.lifecycle.store().ok_or(Error::NotServing)
     }
+}
+
+/// What bodies and answers may hold together under `config`.
+fn body_budget(config: &WorkerConfig) -> u64 {
+    let memory = config.storage.rocksdb.memory.map_or(u64::MAX, ByteSize::bytes);
+    let least = BODIES_AT_LEAST * config.server.max_body_bytes.bytes();
+    (memory / BODY_SHARE).min(BODY_BUDGET).max(least)
 }
 
 /// Every route behind every layer.

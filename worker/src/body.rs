@@ -1,6 +1,8 @@
 //! The body of a request: read whole, within its limit, its time and a budget that all requests share.
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -8,30 +10,124 @@ use axum::extract::{FromRequest, Request};
 use axum::http::header::CONTENT_LENGTH;
 use bytes::BytesMut;
 use http_body_util::BodyExt;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use luminate_storage::model::Tenant;
+use parking_lot::Mutex;
 
 use crate::app::AppState;
 use crate::error::{Error, Fault};
 
 /// Requests hold their share of the budget in steps of this many bytes.
 const STEP: u64 = 4096;
+/// The limit's name in figures.
+const NAME: &str = "body_memory";
 
-/// Bytes that bodies may hold together while they are received and handled.
+/// Bytes that requests hold together: bodies while they are received and handled, what is made of them, and answers
+/// until they are sent.
 #[derive(Debug, Clone)]
-pub struct BodyBudget(Arc<Semaphore>);
+pub struct BodyBudget(Arc<Held>);
+
+#[derive(Debug)]
+struct Held {
+    most: u64,
+    /// Of one tenant, where tenants are told apart.
+    most_of_tenant: u64,
+    all: AtomicU64,
+    tenants: Mutex<HashMap<Tenant, u64>>,
+}
 
 impl BodyBudget {
-    /// A budget of `bytes`.
+    /// A budget of `bytes`; where tenants are told apart, one may hold no more than half of it, so that slow bodies of
+    /// its clients stop nobody else's.
     #[must_use]
-    pub fn new(bytes: u64) -> Self {
-        let steps = usize::try_from(bytes / STEP).unwrap_or(usize::MAX);
-        Self(Arc::new(Semaphore::new(steps.clamp(1, Semaphore::MAX_PERMITS))))
+    pub fn new(bytes: u64, tenants_apart: bool) -> Self {
+        let most_of_tenant = if tenants_apart { bytes / 2 } else { bytes };
+        Self(Arc::new(Held {
+            most: bytes,
+            most_of_tenant,
+            all: AtomicU64::new(0),
+            tenants: Mutex::default(),
+        }))
     }
 
-    /// A share of `bytes` in whole steps, or the error of a worker that holds too much already.
-    fn share(&self, bytes: u64) -> Result<OwnedSemaphorePermit, Error> {
-        let steps = u32::try_from(bytes.div_ceil(STEP)).unwrap_or(u32::MAX);
-        self.0.clone().try_acquire_many_owned(steps).map_err(|_| Error::Overloaded)
+    /// A share of nothing yet, for a request of `tenant`, or of nobody in particular.
+    #[must_use]
+    pub fn share(&self, tenant: Option<&Tenant>) -> Share {
+        Share { budget: self.clone(), tenant: tenant.cloned(), bytes: 0 }
+    }
+
+    /// What part of it is held, from 0 to 1.
+    #[must_use]
+    pub fn fullness(&self) -> f64 {
+        self.0.all.load(Ordering::Acquire) as f64 / self.0.most.max(1) as f64
+    }
+
+    fn take(&self, tenant: Option<&Tenant>, bytes: u64) -> Result<(), Error> {
+        let within = |held: u64, most: u64| held.checked_add(bytes).filter(|held| *held <= most);
+        let all = &self.0.all;
+        all.fetch_update(Ordering::AcqRel, Ordering::Acquire, |held| within(held, self.0.most))
+            .map_err(|_| Error::Overloaded)?;
+        let Some(tenant) = tenant else { return Ok(()) };
+        let mut tenants = self.0.tenants.lock();
+        let held = tenants.get(tenant).copied().unwrap_or(0);
+        let Some(held) = within(held, self.0.most_of_tenant) else {
+            all.fetch_sub(bytes, Ordering::AcqRel);
+            return Err(Error::Overloaded);
+        };
+        match tenants.get_mut(tenant) {
+            Some(own) => *own = held,
+            None => drop(tenants.insert(tenant.clone(), held)),
+        }
+        Ok(())
+    }
+
+    fn give_back(&self, tenant: Option<&Tenant>, bytes: u64) {
+        self.0.all.fetch_sub(bytes, Ordering::AcqRel);
+        let Some(tenant) = tenant else { return };
+        let mut tenants = self.0.tenants.lock();
+        let Some(held) = tenants.get_mut(tenant) else { return };
+        *held = held.saturating_sub(bytes);
+        if *held == 0 {
+            tenants.remove(tenant);
+        }
+    }
+}
+
+/// A request's part of the budget, given back when it is dropped.
+#[derive(Debug)]
+pub struct Share {
+    budget: BodyBudget,
+    tenant: Option<Tenant>,
+    bytes: u64,
+}
+
+impl Share {
+    /// Holds `bytes` from now on, if it held fewer.
+    ///
+    /// # Errors
+    /// `Overloaded`: the worker, or the tenant, holds too much already.
+    pub fn grow_to(&mut self, bytes: u64) -> Result<(), Error> {
+        let bytes = bytes.next_multiple_of(STEP);
+        if bytes > self.bytes {
+            self.budget.take(self.tenant.as_ref(), bytes - self.bytes)?;
+            self.bytes = bytes;
+        }
+        Ok(())
+    }
+
+    /// Holds `bytes` more.
+    ///
+    /// # Errors
+    /// As [`Share::grow_to`].
+    pub fn grow_by(&mut self, bytes: u64) -> Result<(), Error> {
+        self.grow_to(self.bytes.saturating_add(bytes))
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        if self.bytes > 0 {
+            self.budget.give_back(self.tenant.as_ref(), self.bytes);
+        }
     }
 }
 
@@ -41,7 +137,7 @@ pub struct Received {
     /// The bytes.
     pub bytes: Bytes,
     /// Gives the bytes back to the budget when the request is done.
-    _share: Option<OwnedSemaphorePermit>,
+    _share: Share,
 }
 
 impl FromRequest<AppState> for Received {
@@ -54,7 +150,14 @@ impl FromRequest<AppState> for Received {
         if announced.and_then(|length| length.parse().ok()).is_some_and(|length: u64| length > limit) {
             return Err(Error::BodyTooLarge { limit });
         }
-        read(request.into_body(), limit, server.body_timeout.duration(), &state.bodies).await
+        // Whoever has been let in so far is known.
+        let share = state.bodies.share(request.extensions().get());
+        let read = read(request.into_body(), limit, server.body_timeout.duration(), share).await;
+        read.inspect_err(|error| {
+            if *error == Error::Overloaded {
+                state.metrics.limit_hit(NAME);
+            }
+        })
     }
 }
 
@@ -62,13 +165,12 @@ impl FromRequest<AppState> for Received {
 ///
 /// # Errors
 /// `BodyTooLarge`, `RequestTimeout`, `Overloaded`, `InvalidBody` when the client stops in the middle.
-async fn read(body: Body, limit: u64, timeout: Duration, budget: &BodyBudget) -> Result<Received, Error> {
-    tokio::time::timeout(timeout, collect(body, limit, budget)).await.map_err(|_| Error::RequestTimeout)?
+async fn read(body: Body, limit: u64, timeout: Duration, share: Share) -> Result<Received, Error> {
+    tokio::time::timeout(timeout, collect(body, limit, share)).await.map_err(|_| Error::RequestTimeout)?
 }
 
-async fn collect(mut body: Body, limit: u64, budget: &BodyBudget) -> Result<Received, Error> {
+async fn collect(mut body: Body, limit: u64, mut share: Share) -> Result<Received, Error> {
     let mut bytes = BytesMut::new();
-    let mut share: Option<OwnedSemaphorePermit> = None;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| Error::InvalidBody(Fault::whole("the body ends before its end")))?;
         let Ok(data) = frame.into_data() else { continue };
@@ -76,14 +178,7 @@ async fn collect(mut body: Body, limit: u64, budget: &BodyBudget) -> Result<Rece
         if length > limit {
             return Err(Error::BodyTooLarge { limit });
         }
-        let held = share.as_ref().map_or(0, |share| share.num_permits() as u64 * STEP);
-        if length > held {
-            let more = budget.share(length - held)?;
-            match &mut share {
-                Some(share) => share.merge(more),
-                None => share = Some(more),
-            }
-        }
+        share.grow_to(length)?;
         bytes.extend_from_slice(&data);
     }
     Ok(Received { bytes: bytes.freeze(), _share: share })
@@ -97,10 +192,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_is_read_up_to_its_limit() {
-        let budget = BodyBudget::new(1 << 20);
+        let budget = BodyBudget::new(1 << 20, false);
         let read = |size: usize, limit| {
-            let budget = budget.clone();
-            async move { read(Body::from(vec![7; size]), limit, LONG, &budget).await.map(|body| body.bytes.len()) }
+            let share = budget.share(None);
+            async move { read(Body::from(vec![7; size]), limit, LONG, share).await.map(|body| body.bytes.len()) }
         };
         assert_eq!(read(10, 10).await, Ok(10));
         assert_eq!(read(11, 10).await, Err(Error::BodyTooLarge { limit: 10 }));
@@ -109,18 +204,37 @@ mod tests {
 
     #[tokio::test]
     async fn the_budget_is_given_back_when_the_request_is_done() {
-        let budget = BodyBudget::new(2 * STEP);
-        let body = || Body::from(vec![7; 5000]);
-        let first = read(body(), 10_000, LONG, &budget).await.unwrap();
-        assert_eq!(read(body(), 10_000, LONG, &budget).await.unwrap_err(), Error::Overloaded);
+        let budget = BodyBudget::new(2 * STEP, false);
+        let read = || read(Body::from(vec![7; 5000]), 10_000, LONG, budget.share(None));
+        let first = read().await.unwrap();
+        assert_eq!(read().await.unwrap_err(), Error::Overloaded);
         drop(first);
-        assert!(read(body(), 10_000, LONG, &budget).await.is_ok());
+        assert!(read().await.is_ok());
+        assert_eq!(budget.fullness(), 0.0);
+    }
+
+    #[test]
+    fn one_tenant_holds_half_of_it_at_most() {
+        let budget = BodyBudget::new(4 * STEP, true);
+        let [one, two] = ["one", "two"].map(|name| Tenant::new(name).unwrap());
+        let mut first = budget.share(Some(&one));
+        first.grow_by(2 * STEP).unwrap();
+        let mut more = budget.share(Some(&one));
+        assert_eq!(more.grow_to(1), Err(Error::Overloaded));
+        let mut other = budget.share(Some(&two));
+        assert_eq!(other.grow_to(2 * STEP), Ok(()));
+        assert_eq!(budget.fullness(), 1.0);
+        drop((first, other));
+        assert_eq!(more.grow_to(1), Ok(()));
+        drop(more);
+        assert!(budget.0.tenants.lock().is_empty());
     }
 
     #[tokio::test]
     async fn a_body_that_never_ends_is_given_up() {
         let stalled = Body::from_stream(futures_util::stream::pending::<Result<Bytes, std::io::Error>>());
-        let result = read(stalled, 10, Duration::from_millis(5), &BodyBudget::new(1 << 20)).await;
+        let share = BodyBudget::new(1 << 20, false).share(None);
+        let result = read(stalled, 10, Duration::from_millis(5), share).await;
         assert_eq!(result.unwrap_err(), Error::RequestTimeout);
     }
 }

@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 use tracing::Level;
 use utoipa::ToSchema;
 
+use crate::admission::{Class, RETRY_AFTER as RETRY_AFTER_SHED};
 use crate::tenant::Scope;
 
 /// Every code that an error or a rejected sample can carry.
@@ -194,6 +195,8 @@ pub enum Error {
     NoKeys,
     /// The worker holds as many requests as it may.
     Overloaded,
+    /// The worker is busy, and others come before requests of this class.
+    Shed(Class),
     /// The store failed.
     Store(StoreError),
     /// A defect; the text is for the log.
@@ -337,6 +340,12 @@ impl Error {
                     .level(Level::DEBUG)
             }
             Self::Overloaded => overloaded(Duration::from_secs(1)),
+            Self::Shed(class) => {
+                let message = format!("the worker is busy and {}; try again", shed(*class));
+                Verdict::new(S::SERVICE_UNAVAILABLE, Code::Overloaded, message)
+                    .retry_after(RETRY_AFTER_SHED)
+                    .level(Level::DEBUG)
+            }
             Self::Store(error) => store_verdict(error),
             Self::Internal(_) => internal(),
         }
@@ -437,6 +446,17 @@ fn overloaded(retry_after: Duration) -> Verdict<'static> {
     Verdict::new(StatusCode::SERVICE_UNAVAILABLE, Code::Overloaded, message)
         .retry_after(retry_after)
         .level(Level::WARN)
+}
+
+/// What happens to requests of a class that are shed, in words for the client.
+fn shed(class: Class) -> &'static str {
+    match class {
+        Class::KnownSeries => "takes no writes now",
+        Class::LightQuery => "answers no queries now",
+        Class::HeavyQuery => "answers no query over so many samples now",
+        Class::NewSeries => "creates no series now; samples of known series are stored",
+        Class::Import => "takes no imports now",
+    }
 }
 
 fn internal() -> Verdict<'static> {

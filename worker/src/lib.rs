@@ -12,6 +12,7 @@
 //! [`auth`] and [`tenant`] token → tenant · [`limits`] budgets of tenants and addresses · [`metrics`]
 //! every figure's name · `offline` a data folder checked, a backup restored · [`error`] what goes wrong and how it is answered.
 
+pub mod admission;
 pub mod app;
 pub mod auth;
 pub mod body;

@@ -8,6 +8,7 @@ mod process;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
 use axum::http::{Method, StatusCode};
@@ -25,6 +26,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::metrics::{MetricType, TypedMetric};
 use prometheus_client::registry::Registry;
 
+use crate::admission::{Class, Pressure};
 use crate::error::Code;
 use crate::lifecycle::Lifecycle;
 use crate::tenant::Caller;
@@ -43,6 +45,9 @@ pub struct Metrics {
     rejected: Family<RejectedLabels, Counter>,
     operation_seconds: Family<OperationLabels, Histogram, fn() -> Histogram>,
     limit_hits: Family<LimitLabels, Counter>,
+    admitted: Family<AdmissionLabels, Counter>,
+    shed: Family<AdmissionLabels, Counter>,
+    pressure: Family<PressureLabels, Gauge<f64, AtomicU64>>,
     active_series: Family<ClassLabels, Gauge>,
     classes: Classes,
 }
@@ -73,6 +78,16 @@ struct OperationLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct LimitLabels {
     limit: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AdmissionLabels {
+    class: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PressureLabels {
+    of: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -113,6 +128,9 @@ impl Metrics {
             rejected: Family::default(),
             operation_seconds: Family::new_with_constructor(constructor),
             limit_hits: Family::default(),
+            admitted: Family::default(),
+            shed: Family::default(),
+            pressure: Family::default(),
             active_series: Family::default(),
             classes: Classes::default(),
         };
@@ -134,6 +152,15 @@ impl Metrics {
         let help = "Time of the store's operations, by outcome";
         registry.register("storage_operation_seconds", help, self.operation_seconds.clone());
         registry.register("limit_hits", "Requests refused by a limit", self.limit_hits.clone());
+        registry.register("admitted", "Requests let in, by class", self.admitted.clone());
+        let help = "Requests answered 503 since others come first, by class";
+        registry.register("shed", help, self.shed.clone());
+        let help = "How full the worker is, from 0 to 1: bodies, queries, store";
+        registry.register("pressure", help, self.pressure.clone());
+        for class in Class::ORDER {
+            // From the start on, so that a rate is seen from the first one shed.
+            drop(self.shed.get_or_create(&AdmissionLabels { class: class.name() }));
+        }
         let help = "Series of tenants that wrote since the start, by their tier";
         registry.register("active_series", help, self.active_series.clone());
         let version = vec![("version", env!("CARGO_PKG_VERSION"))];
@@ -175,6 +202,23 @@ impl Metrics {
     /// A request was refused by the limit of this name.
     pub fn limit_hit(&self, limit: &'static str) {
         self.limit_hits.get_or_create(&LimitLabels { limit }).inc();
+    }
+
+    /// A request of `class` was let in.
+    pub fn admitted(&self, class: Class) {
+        self.admitted.get_or_create(&AdmissionLabels { class: class.name() }).inc();
+    }
+
+    /// A request of `class` wasn't, since others come first.
+    pub fn shed(&self, class: Class) {
+        self.shed.get_or_create(&AdmissionLabels { class: class.name() }).inc();
+    }
+
+    /// The worker is so full now.
+    pub fn set_pressure(&self, now: Pressure) {
+        for (of, value) in [("bodies", now.bodies), ("queries", now.queries), ("store", now.store)] {
+            self.pressure.get_or_create(&PressureLabels { of }).set(value);
+        }
     }
 
     /// `caller` writes: its series count as active.

@@ -59,6 +59,7 @@ fn rocksdb(config: &WorkerConfig, clock: Arc<dyn Clock>) -> Result<Arc<dyn Metri
         },
         memory: settings.memory.ok_or_else(unknown)?.bytes(),
         threads: settings.threads.ok_or_else(unknown)? as usize,
+        heavy_samples: config.query_limits.heavy_samples,
         default_retention: config.retention.default.millis(),
         retention_check: config.retention.check_interval.duration(),
         seal_window: settings.seal_window.duration(),

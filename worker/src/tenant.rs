@@ -139,6 +139,8 @@ impl<N: Needs> FromRequestParts<AppState> for Scoped<N> {
         if N::SCOPE == Scope::Write {
             state.metrics.writes(&caller);
         }
+        // For the budget of bodies, which is charged next.
+        parts.extensions.insert(caller.tenant.clone());
         Ok(Self { caller, needs: PhantomData })
     }
 }

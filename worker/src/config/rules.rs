@@ -186,6 +186,8 @@ fn limits(config: &WorkerConfig) -> Checked {
     within("query_limits.max_group_by", query.max_group_by, 1, 256)?;
     within("query_limits.max_scanned_samples", query.max_scanned_samples, 1, u64::MAX)?;
     within("query_limits.max_memory", query.max_memory, ByteSize(1 << 20), ByteSize(1 << 44))?;
+    within("query_limits.max_concurrent", query.max_concurrent, 4, 256)?;
+    within("query_limits.heavy_samples", query.heavy_samples, 1, u64::MAX)?;
     let ingest = &config.ingest;
     within("ingest.max_batch", ingest.max_batch, 1, 10_000_000)?;
     within("ingest.max_age", ingest.max_age, Span::from_secs(1), Span::from_days(36_500))?;

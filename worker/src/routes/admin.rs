@@ -14,6 +14,7 @@ use super::cardinality::CardinalityLimits;
 use super::input::{self, Parameters, Segments, Time};
 use super::openapi::{BodyErrors, ReadErrors};
 use super::query::body::DurationText;
+use crate::admission::Class;
 use crate::app::AppState;
 use crate::body::Received;
 use crate::error::{Error, Fault};
@@ -70,6 +71,7 @@ pub async fn delete_metric(
         Some("true") => true,
         Some(_) => return Err(Error::InvalidParameter(Fault::of("dryRun", "dryRun must be true or false"))),
     };
+    let _admitted = state.gate.enter(Class::LightQuery).await?;
     let deleted = state.store()?.delete_before(caller.tenant(), &metric, before, dry_run).await?;
     Ok(Json(DeleteAnswer { metric: name, series: deleted.series, samples: deleted.samples, dry_run }))
 }
@@ -213,6 +215,7 @@ pub struct UsageAnswer {
     security(("token" = ["admin"])),
 )]
 pub async fn usage(State(state): State<AppState>, caller: CanAdmin) -> Result<Json<UsageAnswer>, Error> {
+    let _admitted = state.gate.enter(Class::LightQuery).await?;
     let Usage { metrics, series, samples, bytes, samples_today } =
         state.store()?.usage(caller.tenant()).await?;
     let limits = CardinalityLimits::of(&state, &caller.caller);

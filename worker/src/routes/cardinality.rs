@@ -11,6 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::input::{self, Parameters};
 use super::openapi::ReadErrors;
 use super::{cursor, discover};
+use crate::admission::Class;
 use crate::app::AppState;
 use crate::error::Error;
 use crate::tenant::{Caller, CanRead};
@@ -108,6 +109,7 @@ pub async fn cardinality(
     Parameters(parameters): Parameters<CardinalityParameters>,
 ) -> Result<Json<CardinalityAnswer>, Error> {
     let query = parameters.query()?;
+    let _admitted = state.gate.enter(Class::LightQuery).await?;
     let page = state.store()?.cardinality(caller.tenant(), &query).await?;
     let next_cursor = next_cursor(&page);
     let per_key = query.metric.is_some();

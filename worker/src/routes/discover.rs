@@ -11,6 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::cursor;
 use super::input::{self, Parameters, Segments};
 use super::openapi::ReadErrors;
+use crate::admission::Class;
 use crate::app::AppState;
 use crate::error::{Error, Fault};
 use crate::tenant::CanRead;
@@ -86,6 +87,7 @@ pub async fn metrics(
     caller: CanRead,
     Parameters(parameters): Parameters<ListParameters>,
 ) -> Result<Json<MetricsAnswer>, Error> {
+    let _admitted = state.gate.enter(Class::LightQuery).await?;
     let page = state.store()?.list_metrics(caller.tenant(), &parameters.query()?).await?;
     Ok(Json(MetricsAnswer { next_cursor: next_cursor(&page), metrics: page.names }))
 }
@@ -118,6 +120,7 @@ pub async fn dimensions(
     Parameters(parameters): Parameters<ListParameters>,
 ) -> Result<Json<DimensionsAnswer>, Error> {
     let metric = input::metric("name", &name)?;
+    let _admitted = state.gate.enter(Class::LightQuery).await?;
     let page = state.store()?.list_dimension_keys(caller.tenant(), &metric, &parameters.query()?).await?;
     Ok(Json(DimensionsAnswer { next_cursor: next_cursor(&page), dimensions: page.names }))
 }
@@ -157,6 +160,7 @@ pub async fn values(
 ) -> Result<Json<ValuesAnswer>, Error> {
     let (metric, key) = (input::metric("name", &name)?, input::key("key", &key)?);
     let list = parameters.query()?;
+    let _admitted = state.gate.enter(Class::LightQuery).await?;
     let page = state.store()?.list_dimension_values(caller.tenant(), &metric, &key, &list).await?;
     Ok(Json(ValuesAnswer { next_cursor: next_cursor(&page), total: page.total, values: page.names }))
 }

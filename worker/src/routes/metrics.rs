@@ -36,6 +36,7 @@ pub async fn render(state: &AppState) -> Result<impl IntoResponse + use<>, Error
     if let Some(store) = state.lifecycle.store() {
         state.metrics.refresh_active_series(store.as_ref()).await;
     }
+    state.metrics.set_pressure(state.gate.pressure());
     let page = state.metrics.page().map_err(|error| Error::Internal(error.to_string()))?;
     Ok(([(CONTENT_TYPE, OPENMETRICS)], page))
 }

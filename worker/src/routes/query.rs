@@ -19,6 +19,7 @@ use self::answer::{Layout, Rows, Summary, response};
 use self::body::{QueryBody, QueryType, Question};
 use super::input;
 use super::openapi::QueryErrors;
+use crate::admission::Class;
 use crate::app::AppState;
 use crate::body::Received;
 use crate::error::Error;
@@ -52,13 +53,16 @@ pub async fn query(
     let layout = if input::wants_ndjson(&headers) { Layout::Lines } else { Layout::Object };
     let store = state.store()?;
     let _permit = state.limits.query(&caller.caller)?;
+    let _admitted = state.gate.query(store.as_ref(), caller.tenant(), &question.query).await?;
     let context = context(&state, caller.tenant(), &question)?;
     // Dropped with this future when the client hangs up: the store's scan sees it and stops.
     let _cancel_on_drop = context.cancel.clone().drop_guard();
     let start = Instant::now();
     let (rows, stats) = run(store.as_ref(), caller.tenant(), question.query, &context).await?;
     let summary = Summary::new(&stats, start.elapsed().as_secs_f64());
-    Ok(response(rows, summary, layout))
+    let mut held = state.bodies.share(Some(caller.tenant()));
+    held.grow_to(rows.bytes())?;
+    Ok(response(rows, summary, layout, held))
 }
 
 fn question(state: &AppState, headers: &HeaderMap, body: &Received) -> Result<Question, Error> {
@@ -129,6 +133,7 @@ pub async fn explain(
     body: Received,
 ) -> Result<Json<PlanAnswer>, Error> {
     let question = question(&state, &headers, &body)?;
+    let _admitted = state.gate.enter(Class::LightQuery).await?;
     let Plan { steps, series, samples, bytes } =
         state.store()?.explain(caller.tenant(), &question.query).await?;
     let query_type = match question.query {

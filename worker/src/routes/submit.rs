@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use axum::body::Bytes;
-use luminate_storage::model::DimensionLimits;
+use luminate_storage::model::{DimensionLimits, SeriesLimits};
 use luminate_storage::store::{ErrorKind, MetricsStore, SeriesLookup, StoreError, WriteOutcome};
 use serde::Serialize;
+use tokio::sync::Semaphore;
 use utoipa::ToSchema;
 
+use crate::admission::Class;
 use crate::app::AppState;
 use crate::error::{Code, Error, ErrorObject, Fault};
 use crate::ingest::body::{self, Encoding};
@@ -127,10 +129,11 @@ impl From<RemoteWriteError> for Error {
     }
 }
 
-/// Stores what `wire` holds.
+/// Stores what `wire` holds; while the worker is busy, only what needs no new series.
 ///
 /// # Errors
-/// The body is refused as a whole, a limit is used up, or the store failed.
+/// The body is refused as a whole, a limit is used up, or the store failed. `Shed` when samples of new series were left
+/// out, after the others are stored: sending all of them again changes nothing.
 pub async fn submit<U, D>(
     state: &AppState,
     caller: &Caller,
@@ -149,28 +152,36 @@ where
     let Format { compressed, decompress, decode } = format;
     let (known, again) = (Arc::clone(&lookup), decode.clone());
     let size = if compressed { wire.len() * EXPANSION } else { wire.len() };
-    let (body, decoded) = off_the_loop(size, move || {
+    let (body, decoded) = off_the_loop(&state.decoders, size, move || {
         let body = decompress(wire, limit)?;
         let decoded = decode(&body, &rules, known.as_ref())?;
         Ok((body, decoded))
     })
     .await?;
-    // 2. May refuse the request: the tenant's budget of samples.
+    // 2. May refuse the request: the tenant's budget of samples, and of memory.
     state.limits.samples(caller, decoded.batch.len() as u64)?;
+    let mut held = state.bodies.share(Some(&caller.tenant));
+    held.grow_by(decoded.batch.bytes() + if compressed { body.len() as u64 } else { 0 })?;
     // 3. IO: on stable storage when it returns.
-    let submitted = match store_batch(store.as_ref(), caller, decoded).await {
+    let stored = match store_batch(state, store.as_ref(), caller, decoded).await {
         Err(error) if error.kind == ErrorKind::StaleSeries => {
-            let decoded = off_the_loop(body.len(), move || {
+            let decoded = off_the_loop(&state.decoders, body.len(), move || {
                 let describe_all = DescribeAll(lookup);
                 again(&body, &rules, &describe_all)
             });
-            store_batch(store.as_ref(), caller, decoded.await?).await?
+            store_batch(state, store.as_ref(), caller, decoded.await?).await
         }
-        stored => stored?,
+        stored => stored,
     };
+    let (submitted, shed) = stored.inspect_err(|error| {
+        if matches!(error.kind, ErrorKind::Overloaded { .. }) {
+            state.metrics.shed(Class::KnownSeries);
+        }
+    })?;
     // 4. Count.
+    state.metrics.admitted(Class::KnownSeries);
     count(state, &submitted);
-    Ok(submitted)
+    if shed { Err(state.gate.shed(Class::NewSeries)) } else { Ok(submitted) }
 }
 
 fn count(state: &AppState, submitted: &Submitted) {
@@ -198,30 +209,43 @@ fn rules(state: &AppState, caller: &Caller) -> Rules {
     }
 }
 
-/// Stores a batch.
+/// Stores a batch, and says whether samples of new series were left out since the worker is busy.
 async fn store_batch(
+    state: &AppState,
     store: &dyn MetricsStore,
     caller: &Caller,
     decoded: Decoded,
-) -> Result<Submitted, StoreError> {
+) -> Result<(Submitted, bool), StoreError> {
     let described = decoded.described_rows();
-    let Decoded { batch, mut rejections, dropped, .. } = decoded;
+    let Decoded { mut batch, mut rejections, dropped, .. } = decoded;
     let rows = batch.len() as u64;
     if rows == 0 {
-        return Ok(Submitted { accepted: 0, rejections, dropped, durable: true });
+        return Ok((Submitted { accepted: 0, rejections, dropped, durable: true }, false));
+    }
+    // Only the store can tell which of the described series are new.
+    let known_only = !batch.new_series.is_empty() && !state.gate.may_create();
+    if known_only {
+        batch.limits = SeriesLimits::NOTHING_NEW;
     }
     let WriteOutcome { refused, durable } = store.write(&caller.tenant, batch).await?;
-    rejections.add_refused(described.locate(&refused));
-    Ok(Submitted { accepted: rows - refused.len() as u64, rejections, dropped, durable })
+    let accepted = rows - refused.len() as u64;
+    let shed = known_only && !refused.is_empty();
+    if !shed {
+        rejections.add_refused(described.locate(&refused));
+    }
+    Ok((Submitted { accepted, rejections, dropped, durable }, shed))
 }
 
-/// Does `work` over `bytes` here if they are few, else on a thread that may block.
+/// Does `work` over `bytes` here if they are few, else on a thread that may block, when it is its turn.
 async fn off_the_loop<T: Send + 'static>(
+    decoders: &Semaphore,
     bytes: usize,
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
     if bytes <= INLINE_BYTES {
         return work();
     }
-    tokio::task::spawn_blocking(work).await.map_err(|error| Error::Internal(error.to_string()))?
+    let internal = |error: &dyn std::error::Error| Error::Internal(error.to_string());
+    let _turn = decoders.acquire().await.map_err(|error| internal(&error))?;
+    tokio::task::spawn_blocking(work).await.map_err(|error| internal(&error))?
 }

@@ -25,7 +25,6 @@ use tower::ServiceExt;
 
 use crate::app::{self, AppState};
 use crate::auth::Auth;
-use crate::lifecycle::Lifecycle;
 
 /// The time at which every test happens: 2026-01-01T00:00:00Z.
 pub const NOW: i64 = 1_767_225_600_000;
@@ -54,8 +53,8 @@ impl App {
         let mut config = WorkerConfig::default();
         change(&mut config);
         let auth = Auth::disabled(Tenant::new("default").unwrap());
-        let mut state = AppState::new(config, auth, Arc::new(ManualClock::new(NOW)));
-        state.lifecycle = Arc::new(Lifecycle::serving(store));
+        let state = AppState::new(config, auth, Arc::new(ManualClock::new(NOW)));
+        state.lifecycle.opened(store);
         Self(app::router(state))
     }
 

@@ -236,6 +236,10 @@ impl MetricsStore for ClickHouse {
         self.opening.health()
     }
 
+    fn pressure(&self) -> f64 {
+        self.parts().map_or(0.0, |parts| parts.writer.pressure())
+    }
+
     fn gauges(&self) -> Vec<Gauge> {
         self.parts().map(|parts| parts.writer.gauges()).unwrap_or_default()
     }

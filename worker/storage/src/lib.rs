@@ -21,6 +21,7 @@ mod export;
 #[cfg(test)]
 mod faulty;
 pub mod memory;
+pub mod memory_pool;
 pub mod model;
 pub mod observed;
 pub mod rocksdb;

@@ -360,6 +360,14 @@ impl MetricsStore for Observed {
         self.inner.health().await
     }
 
+    fn pressure(&self) -> f64 {
+        self.inner.pressure()
+    }
+
+    fn weight(&self, tenant: &Tenant, query: &Query) -> Option<u64> {
+        self.inner.weight(tenant, query)
+    }
+
     fn gauges(&self) -> Vec<Gauge> {
         self.inner.gauges()
     }

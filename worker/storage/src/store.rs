@@ -26,6 +26,7 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::memory_pool::MemoryPool;
 use crate::model::{
     AggregateQuery, AggregateRow, Answer, Batch, DimensionKey, ExportQuery, MetricName, Query, RangeQuery,
     RangeRow, RateQuery, RateRow, SeriesHandle, SeriesSamples, Spelling, SpellingHasher, Tenant,
@@ -122,6 +123,8 @@ pub struct QueryContext {
     pub max_scanned_samples: u64,
     /// Most bytes it may hold.
     pub max_memory: u64,
+    /// Memory that it shares with other queries, where its store has any.
+    pub pool: Option<Arc<MemoryPool>>,
 }
 
 impl QueryContext {
@@ -135,6 +138,7 @@ impl QueryContext {
             scanned: Arc::new(AtomicU64::new(0)),
             max_scanned_samples: u64::MAX,
             max_memory: u64::MAX,
+            pool: None,
         }
     }
 
@@ -566,6 +570,16 @@ pub trait MetricsStore: Send + Sync {
 
     /// Whether it can serve now; cheap enough for a probe each second.
     async fn health(&self) -> Health;
+
+    /// How full the place is where writes wait, and what is in memory only: 0 when empty, from 1 on it refuses them.
+    fn pressure(&self) -> f64 {
+        0.0
+    }
+
+    /// About how many samples `query` would look at, where that is known without reading anything.
+    fn weight(&self, _tenant: &Tenant, _query: &Query) -> Option<u64> {
+        None
+    }
 
     /// Figures of its inside.
     fn gauges(&self) -> Vec<Gauge>;

@@ -192,6 +192,7 @@ fn query_limits(spec: &LuminateSpec) -> QueryLimits {
         max_group_by: query.max_group_by,
         max_scanned_samples: query.max_scanned_samples,
         max_memory: query.max_memory,
+        ..QueryLimits::default()
     }
 }
 

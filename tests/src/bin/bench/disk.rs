@@ -60,6 +60,7 @@ fn options(path: &Path) -> Options {
         threads: 2,
         default_retention: 30 * DAY,
         retention_check: Duration::from_secs(3_600),
+        heavy_samples: 20_000_000,
         seal_window: Duration::from_secs(86_400),
         log_cap: 4 << 30,
         backups: None,

@@ -13,9 +13,14 @@ use utoipa::ToSchema;
 
 use super::super::input::NDJSON;
 use super::body::QueryType;
+use crate::body::Share;
 
 /// Rows of a piece.
 const PIECE: usize = 512;
+/// Bytes of a row besides its texts.
+const ROW: usize = 64;
+/// Bytes of a reference to a text, and of what is kept with the text.
+const TEXT: usize = 48;
 
 /// The answer to a query.
 #[derive(Debug, ToSchema)]
@@ -162,6 +167,20 @@ impl Rows {
         }
     }
 
+    /// About how many bytes of memory they take.
+    pub fn bytes(&self) -> u64 {
+        let texts = |text: &str| text.len() + TEXT;
+        let groups = |group: &GroupKey| group.iter().flatten().map(|value| texts(value)).sum::<usize>();
+        let bytes: usize = match self {
+            Self::Range(rows) => {
+                rows.iter().flat_map(|row| row.dimensions.iter()).map(|(_, value)| texts(value)).sum()
+            }
+            Self::Aggregate(rows, _) => rows.iter().map(|row| groups(&row.group)).sum(),
+            Self::Rate(rows, _) => rows.iter().map(|row| groups(&row.group)).sum(),
+        };
+        (bytes + self.len() * ROW) as u64
+    }
+
     fn query_type(&self) -> QueryType {
         match self {
             Self::Range(_) => QueryType::Range,
@@ -212,6 +231,8 @@ struct Pieces {
     layout: Layout,
     next: usize,
     done: bool,
+    /// Memory of the rows, held until the last is sent.
+    _held: Share,
 }
 
 impl Pieces {
@@ -266,10 +287,10 @@ impl Iterator for Pieces {
     }
 }
 
-/// The response with `rows`; long ones are written out as the client reads them.
-pub fn response(rows: Rows, summary: Summary, layout: Layout) -> Response {
+/// The response with `rows`; long ones are written out as the client reads them, and `held` until then.
+pub fn response(rows: Rows, summary: Summary, layout: Layout, held: Share) -> Response {
     let short = rows.len() <= PIECE;
-    let mut pieces = Pieces { rows, summary, layout, next: 0, done: false };
+    let mut pieces = Pieces { rows, summary, layout, next: 0, done: false, _held: held };
     let body = match pieces.next() {
         Some(Ok(piece)) if short => Body::from(piece),
         Some(first) => Body::from_stream(futures_util::stream::iter(std::iter::once(first).chain(pieces))),
@@ -294,7 +315,8 @@ mod tests {
 
     async fn text(rows: Rows, layout: Layout) -> String {
         let stats = QueryStats { points_scanned: 7, series_matched: 1, truncated: true };
-        let body = response(rows, Summary::new(&stats, 0.001_234_567), layout).into_body();
+        let held = crate::body::BodyBudget::new(0, false).share(None);
+        let body = response(rows, Summary::new(&stats, 0.001_234_567), layout, held).into_body();
         String::from_utf8(axum::body::to_bytes(body, usize::MAX).await.unwrap().to_vec()).unwrap()
     }
 

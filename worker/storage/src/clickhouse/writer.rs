@@ -118,6 +118,12 @@ impl Writer {
         }
     }
 
+    /// How full the queue is.
+    #[must_use]
+    pub fn pressure(&self) -> f64 {
+        self.inner.queue.fullness()
+    }
+
     /// Figures of its inside.
     #[must_use]
     pub fn gauges(&self) -> Vec<Gauge> {

@@ -72,7 +72,14 @@ pub struct SeriesLimits {
 impl SeriesLimits {
     /// No limit.
     pub const NONE: Self = Self { max_metrics: u64::MAX, max_series_per_metric: u64::MAX };
+    /// Nothing new at all.
+    pub const NOTHING_NEW: Self = Self { max_metrics: 0, max_series_per_metric: 0 };
 }
+
+/// Bytes of a row in its columns.
+const ROW: usize = size_of::<RowSeries>() + size_of::<i64>() + size_of::<f64>();
+/// Bytes of a dimension besides its texts: two references, and what the allocator keeps of each text.
+const TEXTS: usize = 64;
 
 /// The samples of one request in columns of equal length; row n is `(series[n], timestamps[n], values[n])`.
 ///
@@ -123,6 +130,16 @@ impl Batch {
     #[must_use]
     pub fn len(&self) -> usize {
         self.series.len()
+    }
+
+    /// About how many bytes of memory it takes.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let described = |series: &NewSeries| {
+            let texts = series.dimensions.iter().map(|(key, value)| key.as_str().len() + value.len() + TEXTS);
+            texts.sum::<usize>() + size_of::<NewSeries>()
+        };
+        (self.len() * ROW + self.new_series.iter().map(described).sum::<usize>()) as u64
     }
 
     /// Whether there are none.

@@ -8,6 +8,7 @@ mod store;
 mod tests;
 #[cfg(test)]
 mod trust_test;
+mod turns;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -20,6 +21,7 @@ use arc_swap::ArcSwap;
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::clock::Clock;
+use crate::memory_pool::MemoryPool;
 use crate::model::{MetricName, Tenant};
 use crate::store::{ErrorKind, Result, Retention, StoreError};
 
@@ -28,6 +30,8 @@ use super::index::Index;
 use super::layer::{Errand, View};
 use super::paged::Paged;
 use super::tables::Tables;
+
+use turns::Turns;
 
 pub use store::RocksDb;
 
@@ -51,6 +55,8 @@ pub struct Options {
     pub memory: u64,
     /// Threads of a query, ≥ 1.
     pub threads: usize,
+    /// A query that would look at more samples than this runs in the lane of heavy ones.
+    pub heavy_samples: u64,
     /// Retention of tenants that set none, in milliseconds.
     pub default_retention: i64,
     /// How often expired days are removed.
@@ -82,6 +88,19 @@ impl Options {
     #[must_use]
     pub fn cache_bytes(&self) -> usize {
         usize::try_from(self.memory / 8).unwrap_or(usize::MAX).max(8 << 20)
+    }
+
+    /// Batches that wait for the log: a sixteenth, and no more than the log takes in a second.
+    #[must_use]
+    pub fn queue_bytes(&self) -> u64 {
+        (self.memory / 16).min(64 << 20)
+    }
+
+    /// What all queries may hold while series and head take so much: the rest, and always an eighth.
+    #[must_use]
+    pub fn query_bytes(&self, index: u64, heads: u64) -> u64 {
+        let taken = index + heads + self.cache_bytes() as u64;
+        (self.memory + self.memory / 8).saturating_sub(taken).max(self.memory / 8)
     }
 }
 
@@ -166,7 +185,9 @@ pub struct Inner {
     pub(super) light: rayon::ThreadPool,
     pub(super) heavy: rayon::ThreadPool,
     /// Heavy queries at once: they share their own threads, so that light ones find theirs free.
-    pub(super) heavy_turns: tokio::sync::Semaphore,
+    heavy_turns: Turns,
+    /// What all queries hold.
+    query_memory: Arc<MemoryPool>,
 }
 
 impl Inner {
@@ -198,12 +219,26 @@ impl Inner {
         }
     }
 
+    /// Samples that are in memory and in the log only: the active head's and those that are being sealed.
+    pub(super) fn heads_bytes(&self) -> u64 {
+        let view = self.view.load();
+        let frozen: u64 = view.frozen.iter().map(|frozen| frozen.head.bytes()).sum();
+        view.active.bytes() + frozen
+    }
+
+    /// The pool that queries hold memory of, as large as series and head leave it now.
+    pub(super) fn query_memory(&self) -> Arc<MemoryPool> {
+        let most = self.options.query_bytes(self.index.series_memory(), self.heads_bytes());
+        self.query_memory.set_most(most);
+        self.query_memory.clone()
+    }
+
     /// Whether the head has room, or the sealer must catch up first.
     ///
     /// # Errors
     /// `Overloaded`.
     pub(super) fn check_head_room(&self) -> Result<()> {
-        if self.view.load().active.bytes() > 2 * self.options.head_bytes() {
+        if self.heads_bytes() > 2 * self.options.head_bytes() {
             let retry_after = Duration::from_secs(2);
             return Err(StoreError::new(
                 ErrorKind::Overloaded { retry_after },

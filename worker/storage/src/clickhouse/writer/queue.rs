@@ -80,6 +80,12 @@ impl Queue {
         self.used.load(Ordering::Acquire)
     }
 
+    /// The share of its bytes that is in use.
+    #[must_use]
+    pub fn fullness(&self) -> f64 {
+        self.used() as f64 / self.most.max(1) as f64
+    }
+
     /// Requests that no insert has taken yet.
     #[must_use]
     pub fn waiting(&self) -> usize {

@@ -23,12 +23,11 @@ use crate::rocksdb::seal::Sealed;
 use crate::rocksdb::tables::{MetaBatch, Prefix, Tables};
 use crate::store::{ErrorKind, Result, StoreError};
 
+use super::turns::Turns;
 use super::{Inner, Numbers, Options, Signal};
 
 /// The version of everything on disk that this code writes and reads.
 pub(in crate::rocksdb) const FORMAT: u32 = 1;
-/// Bytes of batches that may wait for the log.
-const QUEUE_BYTES: u64 = 64 << 20;
 /// Entries of the cache from spellings to series, by share of memory: 24 bytes each.
 const SPELLING_SHARE: u64 = 8;
 
@@ -84,13 +83,14 @@ pub(super) fn open(options: Options) -> Result<Opened> {
     let inner = Arc::new(Inner {
         light: pool("query")?,
         heavy: pool("heavy-query")?,
-        heavy_turns: tokio::sync::Semaphore::new(2),
+        heavy_turns: Turns::default(),
+        query_memory: Arc::default(),
         tables,
         index,
         numbers: RwLock::new(Numbers::default()),
         view: ArcSwap::from_pointee(view),
         view_change: Mutex::default(),
-        queue: Queue::new(QUEUE_BYTES),
+        queue: Queue::new(options.queue_bytes()),
         creation: Mutex::default(),
         retention: RwLock::new(HashMap::new()),
         dirty_days: Mutex::default(),

@@ -30,8 +30,6 @@ use super::export::Exporting;
 use super::open::{Opened, open};
 use super::{Ack, Inner, Options, unavailable};
 
-/// A query that would look at more samples than this runs in the lane of heavy ones.
-const HEAVY_SAMPLES: u64 = 20_000_000;
 /// How long a count before a delete may take.
 const COUNT_TIMEOUT: Duration = Duration::from_secs(300);
 
@@ -125,19 +123,23 @@ impl RocksDb {
         tenant: &Tenant,
         selector: &Selector,
         range: TimeRange,
-        body: impl FnOnce(&dyn Catalog, &Reader<'_>, &rayon::ThreadPool) -> Result<T> + Send + 'static,
+        context: &QueryContext,
+        body: impl FnOnce(&dyn Catalog, &Reader<'_>, &QueryContext, &rayon::ThreadPool) -> Result<T>
+        + Send
+        + 'static,
     ) -> Result<Option<T>> {
         let Some(index) = self.inner.index.find_tenant(tenant) else { return Ok(None) };
         let floor = self.inner.visible_since(tenant, &selector.metric);
-        let heavy = self.inner.rough_samples(tenant, selector, range) > HEAVY_SAMPLES;
+        let heavy = self.inner.rough_samples(tenant, selector, range) > self.inner.options.heavy_samples;
         let _turn = match heavy {
-            true => Some(self.inner.heavy_turns.acquire().await.map_err(StoreError::internal)?),
+            true => Some(self.inner.heavy_turns.take(tenant).await?),
             false => None,
         };
+        let context = QueryContext { pool: Some(self.inner.query_memory()), ..context.clone() };
         self.blocking(move |inner| {
             let reader = Reader::new(&inner.tables, inner.view.load_full(), floor);
             let pool = if heavy { &inner.heavy } else { &inner.light };
-            body(&*index, &reader, pool).map(Some)
+            body(&*index, &reader, &context, pool).map(Some)
         })
         .await
     }
@@ -353,10 +355,11 @@ impl MetricsStore for RocksDb {
         query: &RangeQuery,
         context: &QueryContext,
     ) -> Result<Answer<RangeRow>> {
-        let (own, context) = (query.clone(), context.clone());
-        let answer = self.query(tenant, &query.selector, query.range, move |catalog, reader, pool| {
-            query::range(catalog, reader, &own, &context, pool)
-        });
+        let own = query.clone();
+        let body = move |catalog: &dyn Catalog, reader: &Reader<'_>, context: &QueryContext, pool: &_| {
+            query::range(catalog, reader, &own, context, pool)
+        };
+        let answer = self.query(tenant, &query.selector, query.range, context, body);
         Ok(answer.await?.unwrap_or_else(nothing))
     }
 
@@ -366,10 +369,11 @@ impl MetricsStore for RocksDb {
         query: &AggregateQuery,
         context: &QueryContext,
     ) -> Result<Answer<AggregateRow>> {
-        let (own, context) = (query.clone(), context.clone());
-        let answer = self.query(tenant, &query.selector, query.range, move |catalog, reader, pool| {
-            query::aggregate(catalog, reader, &own, &context, pool)
-        });
+        let own = query.clone();
+        let body = move |catalog: &dyn Catalog, reader: &Reader<'_>, context: &QueryContext, pool: &_| {
+            query::aggregate(catalog, reader, &own, context, pool)
+        };
+        let answer = self.query(tenant, &query.selector, query.range, context, body);
         Ok(answer.await?.unwrap_or_else(nothing))
     }
 
@@ -379,10 +383,11 @@ impl MetricsStore for RocksDb {
         query: &RateQuery,
         context: &QueryContext,
     ) -> Result<Answer<RateRow>> {
-        let (own, context) = (query.clone(), context.clone());
-        let answer = self.query(tenant, &query.selector, query.range, move |catalog, reader, pool| {
-            query::rate(catalog, reader, &own, &context, pool)
-        });
+        let own = query.clone();
+        let body = move |catalog: &dyn Catalog, reader: &Reader<'_>, context: &QueryContext, pool: &_| {
+            query::rate(catalog, reader, &own, context, pool)
+        };
+        let answer = self.query(tenant, &query.selector, query.range, context, body);
         Ok(answer.await?.unwrap_or_else(nothing))
     }
 
@@ -403,17 +408,26 @@ impl MetricsStore for RocksDb {
     }
 
     async fn explain(&self, tenant: &Tenant, query: &Query) -> Result<Plan> {
-        let own = query.clone();
-        let plan = self.query(tenant, query.selector(), query.range(), move |catalog, reader, _| {
-            query::explain(catalog, reader, &own)
-        });
+        // Nothing is executed, so it takes no turn of those that are heavy.
+        let plan = match self.inner.index.find_tenant(tenant) {
+            Some(index) => {
+                let floor = self.inner.visible_since(tenant, &query.selector().metric);
+                let own = query.clone();
+                let planned = self.blocking(move |inner| {
+                    let reader = Reader::new(&inner.tables, inner.view.load_full(), floor);
+                    query::explain(&*index, &reader, &own)
+                });
+                Some(planned.await?)
+            }
+            None => None,
+        };
         let unknown = || Plan {
             steps: vec!["the metric is unknown: nothing to read".to_owned()],
             series: 0,
             samples: 0,
             bytes: 0,
         };
-        Ok(plan.await?.unwrap_or_else(unknown))
+        Ok(plan.unwrap_or_else(unknown))
     }
 
     async fn list_metrics(&self, tenant: &Tenant, list: &ListQuery) -> Result<ListPage> {
@@ -520,6 +534,17 @@ impl MetricsStore for RocksDb {
         Health::of(vec![("open", open), ("log", log), ("seal", seal)])
     }
 
+    fn pressure(&self) -> f64 {
+        let share = |bytes: u64, of: u64| bytes as f64 / of.max(1) as f64;
+        let Inner { queue, options, .. } = &*self.inner;
+        let heads = share(self.inner.heads_bytes(), 2 * options.head_bytes());
+        share(queue.bytes(), options.queue_bytes()).max(heads)
+    }
+
+    fn weight(&self, tenant: &Tenant, query: &Query) -> Option<u64> {
+        Some(self.inner.rough_samples(tenant, query.selector(), query.range()))
+    }
+
     fn gauges(&self) -> Vec<Gauge> {
         let inner = &self.inner;
         let view = inner.view.load();
@@ -536,6 +561,7 @@ impl MetricsStore for RocksDb {
             gauge("log_bytes", "Log that a restart would replay.", inner.log_bytes()),
             gauge("queue_depth", "Batches that wait for the log.", inner.queue.depth() as u64),
             gauge("queue_bytes", "Bytes of batches that wait for the log.", inner.queue.bytes()),
+            gauge("query_bytes", "Memory that queries hold.", inner.query_memory().held()),
             gauge("layers", "Layers of pages.", view.layers.len() as u64),
             gauge("page_samples", "Samples in pages, before duplicates are merged.", samples),
             gauge("page_bytes", "Bytes of pages and their summaries.", bytes),

@@ -47,28 +47,40 @@ impl Held<'_> {
             let more = bytes - self.bytes;
             let held = self.memory.held.fetch_add(more, Ordering::Relaxed) + more;
             self.bytes = bytes;
+            let shared = self.memory.context.pool.as_ref().map_or(Ok(()), |pool| pool.take(more, held));
             if held > self.memory.context.max_memory {
                 return Err(self.memory.context.memory_exceeded());
             }
+            shared?;
         } else if bytes < self.bytes {
-            self.memory.held.fetch_sub(self.bytes - bytes, Ordering::Relaxed);
+            self.give(self.bytes - bytes);
             self.bytes = bytes;
         }
         Ok(())
+    }
+
+    fn give(&self, bytes: u64) {
+        self.memory.held.fetch_sub(bytes, Ordering::Relaxed);
+        if let Some(pool) = &self.memory.context.pool {
+            pool.give(bytes);
+        }
     }
 }
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        self.memory.held.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.give(self.bytes);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::time::Duration;
 
     use super::*;
+    use crate::memory_pool::MemoryPool;
+    use crate::store::ErrorKind;
 
     #[test]
     fn parts_count_together_and_what_is_dropped_is_free_again() {
@@ -83,5 +95,21 @@ mod tests {
         assert!(first.resize(100).is_ok());
         drop(first);
         assert_eq!(memory.held.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn queries_share_a_pool() {
+        let pool = Arc::new(MemoryPool::default());
+        let large = usize::try_from(4 * MemoryPool::LEAST).unwrap();
+        pool.set_most(large as u64);
+        let mut context = QueryContext::with_timeout(Duration::from_secs(1));
+        context.pool = Some(pool.clone());
+        let (one, other) = (Memory::new(&context), Memory::new(&context));
+        let first = one.hold(large).unwrap();
+        assert!(matches!(other.hold(large).unwrap_err().kind, ErrorKind::Overloaded { .. }));
+        assert!(other.hold(100).is_ok(), "a small one is answered");
+        drop(first);
+        assert_eq!(pool.held(), 0);
+        assert!(other.hold(large).is_ok());
     }
 }
