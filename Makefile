@@ -7,7 +7,7 @@ BIN := $(CARGO_TARGET_DIR)/release
 # The whole workspace always, so that features unify to the same dependencies in every target.
 CARGO_FLAGS := --release --locked --workspace
 
-.PHONY: help run clickhouse build image test test-long differential faults kill9 powercut bitrot demo clients bench bench-clickhouse \
+.PHONY: help run clickhouse build image test test-long differential faults kill9 powercut bitrot hostile neighbour soak demo clients bench bench-clickhouse \
     cluster cluster-down test-operator measure-operator operator-faults operator-fuzz chart e2e lint fmt docs ci tools
 
 help: ## Say what there is
@@ -73,7 +73,7 @@ measure-operator: ## Measure the operator with many resources (RESOURCES=1000; H
 	cargo build $(CARGO_FLAGS) --bins
 	$(BIN)/measure-operator $(or $(RESOURCES),1000)
 
-test-long: differential faults kill9 powercut bitrot operator-faults operator-fuzz ## Run the harnesses for hours
+test-long: differential faults kill9 powercut bitrot hostile soak operator-faults operator-fuzz ## Run the harnesses for hours
 
 differential: build ## Ask each store and the model the same random questions (QUESTIONS=250000 BACKEND=all THROUGH=both)
 	$(BIN)/differential --backend $(or $(BACKEND),all) --through $(or $(THROUGH),both) --questions $(or $(QUESTIONS),250000)
@@ -89,6 +89,15 @@ powercut: build ## Cut the power of a store's file system, again and again; as r
 
 bitrot: build ## Flip bytes of a store's files, again and again (FLIPS=20000)
 	$(BIN)/bitrot --flips $(or $(FLIPS),20000) $(if $(SEED),--seed $(SEED))
+
+hostile: build ## Attack a worker's memory in every way (MEMORY=256 in MiB, SECONDS_EACH=30; CONTROL=1 must fail)
+	$(BIN)/hostile --memory $(or $(MEMORY),256) --seconds $(or $(SECONDS_EACH),30) $(if $(CONTROL),--unbounded)
+
+neighbour: build ## Measure how much longer a tenant waits beside a noisy one (SECONDS_EACH=60; CONTROL=1 must fail)
+	$(BIN)/neighbour --seconds $(or $(SECONDS_EACH),60) $(if $(CONTROL),--unlimited)
+
+soak: build ## Write, ask and restart at half of what a worker can do, then compare (MINUTES=30; CONTROL=1 must fail)
+	$(BIN)/soak --minutes $(or $(MINUTES),30) $(if $(CONTROL),--forgetful)
 
 operator-faults: build ## Let everything between operator and API server fail, and operators (PLANS=1000)
 	.ci/tools cluster
@@ -113,7 +122,7 @@ docs: tools ## Build the documentation of the code
 	@echo "open $(CARGO_TARGET_DIR)/doc/luminate_worker/index.html"
 
 # What ships, and what is measured as such: our own crates without debug assertions. Only these are rebuilt.
-image e2e demo bench bench-clickhouse: export CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS := false
+image e2e demo bench bench-clickhouse neighbour: export CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS := false
 
 demo: build ## Compare Luminate's answers with those of a real Prometheus (DURATION=120)
 	.ci/tools demo

@@ -18,6 +18,7 @@ mod limits;
 mod line_protocol;
 mod operate;
 mod otlp;
+mod overload;
 mod query;
 mod remote_write;
 mod rot;

@@ -6,6 +6,7 @@
 //! | nothing between two requests | `idle_timeout` |
 //! | being answered | as long as the handler takes: bodies and queries have deadlines of their own |
 //! | not taking its answer | `idle_timeout` without a byte sent |
+//! | not taking one of its answers over HTTP/2, but others | `idle_timeout` without a part of it taken |
 
 use std::io;
 use std::pin::Pin;
@@ -70,6 +71,15 @@ struct State {
     headers_since: Option<Instant>,
     /// Since when bytes wait for the client to take some.
     stuck_since: Option<Instant>,
+    /// Answers by number, and since when a part of each waits to be taken.
+    untaken: Vec<(u64, Instant)>,
+}
+
+impl State {
+    /// Since when something has waited for the client.
+    fn waiting_since(&self) -> Option<Instant> {
+        self.untaken.iter().map(|(_, since)| *since).chain(self.stuck_since).min()
+    }
 }
 
 /// Watches one connection.
@@ -88,6 +98,7 @@ impl Watch {
             idle_since: Instant::now(),
             headers_since: None,
             stuck_since: None,
+            untaken: Vec::new(),
         })))
     }
 
@@ -104,7 +115,7 @@ impl Watch {
         state.requests += 1;
         state.http2 = version == Version::HTTP_2;
         state.headers_since = None;
-        Running(self.clone())
+        Running { watch: self.clone(), number: state.requests }
     }
 
     /// Whether a request runs.
@@ -132,7 +143,7 @@ impl Watch {
     pub fn deadline(&self) -> Deadline {
         let state = self.0.lock();
         let Timed { headers, idle } = state.timed;
-        if let Some(since) = state.stuck_since {
+        if let Some(since) = state.waiting_since() {
             return Deadline::Dead(since + idle, "the client takes nothing of its answer");
         }
         if state.running > 0 {
@@ -169,6 +180,15 @@ impl Watch {
         }
     }
 
+    /// A part of answer `number` waits to be taken from now on, or none does.
+    fn waits(&self, number: u64, waits: bool) {
+        let mut state = self.0.lock();
+        state.untaken.retain(|(own, _)| *own != number);
+        if waits {
+            state.untaken.push((number, Instant::now()));
+        }
+    }
+
     fn wrote(&self, pending: bool) {
         let mut state = self.0.lock();
         if pending {
@@ -181,18 +201,23 @@ impl Watch {
 
 /// A request that runs.
 #[derive(Debug)]
-pub struct Running(Watch);
+pub struct Running {
+    watch: Watch,
+    /// Which of the connection's requests it is.
+    number: u64,
+}
 
 impl Running {
     /// The answer's body; the request ends when the body does.
     pub fn until_sent(self, body: Body) -> SentBody {
-        SentBody { body, _running: self }
+        self.watch.waits(self.number, !body.is_end_stream());
+        SentBody { body, running: self }
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.0.request_ends();
+        self.watch.request_ends();
     }
 }
 
@@ -200,7 +225,13 @@ impl Drop for Running {
 #[derive(Debug)]
 pub struct SentBody {
     body: Body,
-    _running: Running,
+    running: Running,
+}
+
+impl Drop for SentBody {
+    fn drop(&mut self) {
+        self.running.watch.waits(self.running.number, false);
+    }
 }
 
 impl HttpBody for SentBody {
@@ -211,7 +242,11 @@ impl HttpBody for SentBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        // What was handed over before has been taken; while there is nothing, it is the store that is waited for.
+        let waits = matches!(polled, Poll::Ready(Some(Ok(_))));
+        self.running.watch.waits(self.running.number, waits);
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
@@ -337,5 +372,20 @@ mod tests {
         assert!(matches!(watch.deadline(), Deadline::Dead(..)));
         watch.wrote(false);
         assert!(matches!(watch.deadline(), Deadline::LookAgain(_)));
+    }
+
+    #[tokio::test]
+    async fn an_answer_of_which_no_part_is_taken_is_stuck_though_others_go() {
+        use http_body_util::BodyExt;
+
+        let watch = watch();
+        let parts = futures_util::stream::iter([Ok::<_, io::Error>("a"), Ok("b")]);
+        let untaken = watch.request_begins(Version::HTTP_2).until_sent(Body::from_stream(parts));
+        let taken = watch.request_begins(Version::HTTP_2).until_sent(Body::from("c"));
+        assert!(matches!(watch.deadline(), Deadline::Dead(..)));
+        taken.collect().await.unwrap();
+        assert!(matches!(watch.deadline(), Deadline::Dead(..)));
+        untaken.collect().await.unwrap();
+        assert!(matches!(watch.deadline(), Deadline::Idle(_)));
     }
 }

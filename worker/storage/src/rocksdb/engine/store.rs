@@ -256,7 +256,17 @@ impl Inner {
             view.layers.iter().filter(|layer| layer.record.overlaps(metric, range.start(), range.end()));
         let samples =
             touched.filter_map(|layer| layer.record.metrics.get(&metric)).map(|totals| totals.samples);
-        samples.sum::<u64>() + view.active.samples()
+        samples.sum::<u64>() + self.rough_head_samples(tenant, selector, view.active.samples())
+    }
+
+    /// The metric's part of `held` samples, were they spread over all series alike; only where it matters.
+    fn rough_head_samples(&self, tenant: &Tenant, selector: &Selector, held: u64) -> u64 {
+        if held <= self.options.heavy_samples {
+            return held;
+        }
+        let own = self.index.find_tenant(tenant).map_or(0, |index| index.series_of(&selector.metric));
+        let all = self.index.series().max(own).max(1);
+        u64::try_from(u128::from(held) * u128::from(own) / u128::from(all)).unwrap_or(held)
     }
 
     /// Counts what a delete would remove: series and samples with `t < before` that can be seen now.
