@@ -22,6 +22,7 @@ use utoipa::IntoParams;
 use self::text::{Encoder, Layout, Writer};
 use super::input::{self, NDJSON, Parameters, Time};
 use super::openapi::QueryErrors;
+use crate::admission::{Admitted, Class};
 use crate::app::AppState;
 use crate::error::{Error, Fault};
 use crate::ingest::bulk::columns::MAX_COLUMNS;
@@ -89,8 +90,9 @@ pub async fn export(
     let wanted = Wanted::of(&parameters, &state)?;
     let store = state.store()?;
     let permit = state.limits.transfer(&caller.caller, Transfer::Export)?;
+    let admitted = state.gate.enter(Class::HeavyQuery).await?;
     let encoding = accepted(&headers);
-    let mut exporter = Exporter::begin(&state, store, caller.tenant(), wanted, permit)?;
+    let mut exporter = Exporter::begin(&state, store, caller.tenant(), wanted, (permit, admitted))?;
     let layout = exporter.layout().await?;
     let kind =
         if matches!(layout, Layout::Csv(_)) { "text/csv; charset=utf-8; header=present" } else { NDJSON };
@@ -178,7 +180,8 @@ struct Exporter {
     writer: Option<(Writer, Encoder)>,
     ended: bool,
     _cancel_on_drop: DropGuard,
-    _permit: TransferPermit,
+    /// Its places among the exports and among the queries.
+    _places: (TransferPermit, Admitted),
 }
 
 impl Exporter {
@@ -187,7 +190,7 @@ impl Exporter {
         store: Arc<dyn MetricsStore>,
         tenant: &Tenant,
         wanted: Wanted,
-        permit: TransferPermit,
+        places: (TransferPermit, Admitted),
     ) -> Result<Self, Error> {
         let random = getrandom::u64().map_err(|error| Error::Internal(error.to_string()))?;
         let limits = &state.config.query_limits;
@@ -208,7 +211,7 @@ impl Exporter {
             current: None,
             writer: None,
             ended: false,
-            _permit: permit,
+            _places: places,
         })
     }
 

@@ -20,6 +20,7 @@ use utoipa::{IntoParams, ToSchema};
 use self::reading::{Columns, Kind, Read, Step};
 use super::input::{self, Parameters};
 use super::openapi::BodyErrors;
+use crate::admission::{Admitted, Class};
 use crate::app::AppState;
 use crate::error::{Error, ErrorObject, Fault, Reported};
 use crate::ingest::body::Encoding;
@@ -270,7 +271,7 @@ impl Import<'_> {
         let mut steps = reading.begin();
         loop {
             match steps.recv().await {
-                Some(Step::Piece(piece, again)) => self.piece(piece, again).await?,
+                Some(Step::Piece(piece, again)) => self.piece(*piece, again).await?,
                 Some(Step::End) => return Ok(()),
                 Some(Step::Failed(error)) => return Err(error),
                 None => return Err(Error::Internal("the thread that decodes an import has ended".into())),
@@ -287,6 +288,7 @@ impl Import<'_> {
             self.check_serving()?;
             sleep(wait.min(LONGEST_WAIT)).await;
         }
+        let _admitted = self.turn().await?;
         // 2. IO: on stable storage when it returns.
         let places = piece.take_places();
         let rows = piece.batch.len() as u64;
@@ -325,6 +327,17 @@ impl Import<'_> {
             None => tally.ends_with_summary &= samples == 0,
         }
         Ok(())
+    }
+
+    /// Waits until the worker has room for what can wait longest; an import that has stored nothing yet is shed instead.
+    async fn turn(&self) -> Result<Admitted, Error> {
+        loop {
+            match self.state.gate.enter(Class::Import).await {
+                Err(_) if self.tally.lines > 0 => self.check_serving()?,
+                turn => return turn,
+            }
+            sleep(SHORTEST_WAIT).await;
+        }
     }
 
     /// Stores a batch, also when the store takes nothing for a while: imports come last.

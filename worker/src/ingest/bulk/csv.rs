@@ -154,8 +154,8 @@ impl Decoder<'_> {
         let wide = self.columns.is_wide();
         let at_name = columns.iter().position(|column| *column == Column::Name);
         self.piece.begin_line(line);
-        for at in 0..columns.len() {
-            let name = match (&columns[at], at_name) {
+        for (at, column) in columns.iter().enumerate() {
+            let name = match (column, at_name) {
                 (Column::ValueOf(metric), _) => metric.as_str().as_bytes(),
                 (Column::Value, Some(at)) => records.cell(at),
                 _ => continue,

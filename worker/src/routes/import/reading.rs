@@ -41,7 +41,7 @@ pub enum Columns {
 #[derive(Debug)]
 pub enum Step {
     /// A batch, and how to make it again.
-    Piece(Piece, Again),
+    Piece(Box<Piece>, Again),
     /// That was all.
     End,
     /// The body can't be read any further.
@@ -132,7 +132,7 @@ impl Read {
                 let own = Arc::new(std::mem::replace(&mut text, rest));
                 let again = Again { text: own, format: format.clone(), line, rules, lookup };
                 line += piece.lines;
-                if steps.blocking_send(Step::Piece(piece, again)).is_err() {
+                if steps.blocking_send(Step::Piece(Box::new(piece), again)).is_err() {
                     return Ok(());
                 }
             } else if !ended && came.is_ok() {
