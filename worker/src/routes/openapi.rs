@@ -160,8 +160,10 @@ mod tests {
             .collect();
         routes.sort();
         let expected = [
+            "delete /api/v1/admin/backup/{name}",
             "delete /api/v1/admin/metrics/{name}",
             "delete /api/v1/queries/{id}",
+            "get /api/v1/admin/backup",
             "get /api/v1/admin/export",
             "get /api/v1/admin/retention",
             "get /api/v1/admin/usage",
@@ -177,6 +179,7 @@ mod tests {
             "get /api/v1/queries",
             "get /metrics",
             "get /ping",
+            "post /api/v1/admin/backup",
             "post /api/v1/admin/import",
             "post /api/v1/import/prometheus",
             "post /api/v1/prom/write",

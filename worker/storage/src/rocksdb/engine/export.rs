@@ -70,7 +70,7 @@ impl Export for Exporting {
         while let Some(step) = self.walk.next() {
             let (source, ids) = (self.source.clone(), self.order[step.series.clone()].to_vec());
             // In the lane of heavy queries, which it shares with them turn by turn.
-            let turn = source.inner.heavy_turns.acquire().await.map_err(StoreError::internal)?;
+            let turn = source.inner.heavy_turns.take(&source.tenant).await?;
             let (reader, read) = (source.clone(), step.clone());
             let read = tokio::task::spawn_blocking(move || reader.read(&read, &ids)).await;
             let (stretches, brought) = read.map_err(StoreError::internal)??;
