@@ -108,7 +108,7 @@ impl Read {
     }
 
     fn run(mut self, steps: &mpsc::Sender<Step>) -> Result<(), Error> {
-        let (mut text, mut line, mut wanted) = (Vec::new(), 1, PIECE);
+        let (mut text, mut line, mut wanted, mut of_header) = (Vec::new(), 1, PIECE, 0);
         let mut format = self.format();
         loop {
             let came = self.source.fill(&mut text, wanted);
@@ -119,19 +119,21 @@ impl Read {
                     wanted = self.longer(text.len(), line)?;
                     continue;
                 };
-                line += memchr::memchr_iter(b'\n', &text[..header.end]).count() as u64;
+                of_header = memchr::memchr_iter(b'\n', &text[..header.end]).count() as u64;
+                line += of_header;
                 text.drain(..header.end);
                 format = Some(Format::Csv(self.columns(&header)?));
             }
             let Some(format) = &format else { continue };
             let (rules, lookup) = (Arc::new((self.rules)()), (self.lookup)());
-            let piece = decode(format, &text, ended, line, &rules, lookup.as_ref());
+            let mut piece = decode(format, &text, ended, line, &rules, lookup.as_ref());
             wanted = PIECE;
             if piece.consumed > 0 {
                 let rest = text.split_off(piece.consumed);
                 let own = Arc::new(std::mem::replace(&mut text, rest));
                 let again = Again { text: own, format: format.clone(), line, rules, lookup };
                 line += piece.lines;
+                piece.lines += std::mem::take(&mut of_header);
                 if steps.blocking_send(Step::Piece(Box::new(piece), again)).is_err() {
                     return Ok(());
                 }
