@@ -22,6 +22,7 @@ mod overload;
 mod query;
 mod remote_write;
 mod rot;
+mod soak;
 mod tenants;
 mod tls;
 mod write;

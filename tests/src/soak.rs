@@ -118,7 +118,7 @@ pub fn run(run: &Run, tell: &mut dyn FnMut(String)) -> Result<Summary, String> {
         .with("storage.rocksdb.log_cap", "64 MiB")
         .with("storage.rocksdb.seal_window", "30s")
         .start();
-    let pause = 2 * capacity(&worker);
+    let pause = 2 * capacity(&worker, MEASURED.min(run.time / 2));
     let rate = f64::from(WRITERS * SERIES) / pause.as_secs_f64();
     tell(format!("writing {rate:.0} samples a second, half of what it takes"));
     let soak = Soak {
@@ -164,14 +164,14 @@ pub fn run(run: &Run, tell: &mut dyn FnMut(String)) -> Result<Summary, String> {
 }
 
 /// Time of a batch of each writer while all of them send as fast as they can.
-fn capacity(worker: &Worker) -> Duration {
+fn capacity(worker: &Worker, time: Duration) -> Duration {
     let sent = AtomicU64::new(0);
     let started = Instant::now();
     thread::scope(|scope| {
         for writer in 0..WRITERS {
             let (client, sent) = (worker.client(), &sent);
             scope.spawn(move || {
-                while started.elapsed() < MEASURED {
+                while started.elapsed() < time {
                     let answer = client.post("/api/v1/write", &batch(writer + WRITERS, 0, now()));
                     assert_eq!(answer.status, 200, "{}", answer.text());
                     sent.fetch_add(1, Ordering::Relaxed);

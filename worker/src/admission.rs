@@ -282,7 +282,7 @@ mod tests {
 
     fn gate(most: u32) -> Arc<Gate> {
         let metrics = Arc::new(Metrics::new(Arc::default()));
-        Arc::new(Gate::new((most, 100), BodyBudget::new(1 << 20, false), Arc::default(), metrics))
+        Arc::new(Gate::new((most, 100), BodyBudget::new(1 << 20, 1 << 20), Arc::default(), metrics))
     }
 
     fn times(pressure: impl Fn(f64) -> Pressure) -> impl Iterator<Item = Pressure> {

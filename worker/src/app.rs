@@ -29,8 +29,8 @@ use crate::routes;
 /// Bytes that the bodies of all requests may hold together at most: this, or an eighth of the worker's memory.
 const BODY_BUDGET: u64 = 256 << 20;
 const BODY_SHARE: u64 = 8;
-/// The largest body fits in, as sent, as decoded and as a batch.
-const BODIES_AT_LEAST: u64 = 3;
+/// The largest body fits in, as sent and as a batch, which may take three times as much.
+const BODIES_AT_LEAST: u64 = 4;
 
 /// What handlers share.
 #[derive(Debug, Clone)]
@@ -65,7 +65,7 @@ impl AppState {
     pub fn new(config: WorkerConfig, auth: Auth, clock: Arc<dyn Clock>) -> Self {
         let lifecycle = Arc::new(Lifecycle::default());
         let metrics = Arc::new(Metrics::new(Arc::clone(&lifecycle)));
-        let bodies = BodyBudget::new(body_budget(&config), config.auth.enabled);
+        let bodies = body_budget(&config);
         let room = (config.query_limits.max_concurrent, config.query_limits.heavy_samples);
         let gate = Gate::new(room, bodies.clone(), Arc::clone(&lifecycle), Arc::clone(&metrics));
         Self {
@@ -92,11 +92,13 @@ impl AppState {
     }
 }
 
-/// What bodies and answers may hold together under `config`.
-fn body_budget(config: &WorkerConfig) -> u64 {
+/// What bodies and answers may hold together under `config`; of one tenant, half where tenants are told apart.
+fn body_budget(config: &WorkerConfig) -> BodyBudget {
     let memory = config.storage.rocksdb.memory.map_or(u64::MAX, ByteSize::bytes);
     let least = BODIES_AT_LEAST * config.server.max_body_bytes.bytes();
-    (memory / BODY_SHARE).min(BODY_BUDGET).max(least)
+    let all = (memory / BODY_SHARE).min(BODY_BUDGET).max(least);
+    let of_tenant = if config.auth.enabled { (all / 2).max(least) } else { all };
+    BodyBudget::new(all, of_tenant)
 }
 
 /// Every route behind every layer.

@@ -36,14 +36,13 @@ struct Held {
 }
 
 impl BodyBudget {
-    /// A budget of `bytes`; where tenants are told apart, one may hold no more than half of it, so that slow bodies of
-    /// its clients stop nobody else's.
+    /// A budget of `bytes`, of which one tenant may hold `of_tenant`, so that slow bodies of its clients stop nobody
+    /// else's.
     #[must_use]
-    pub fn new(bytes: u64, tenants_apart: bool) -> Self {
-        let most_of_tenant = if tenants_apart { bytes / 2 } else { bytes };
+    pub fn new(bytes: u64, of_tenant: u64) -> Self {
         Self(Arc::new(Held {
             most: bytes,
-            most_of_tenant,
+            most_of_tenant: of_tenant,
             all: AtomicU64::new(0),
             tenants: Mutex::default(),
         }))
@@ -61,15 +60,17 @@ impl BodyBudget {
         self.0.all.load(Ordering::Acquire) as f64 / self.0.most.max(1) as f64
     }
 
-    fn take(&self, tenant: Option<&Tenant>, bytes: u64) -> Result<(), Error> {
+    /// Takes `bytes` of the first `part` of the budget, or nothing.
+    fn take(&self, tenant: Option<&Tenant>, bytes: u64, part: f64) -> Result<(), Error> {
+        let part = |most: u64| (most as f64 * part) as u64;
         let within = |held: u64, most: u64| held.checked_add(bytes).filter(|held| *held <= most);
-        let all = &self.0.all;
-        all.fetch_update(Ordering::AcqRel, Ordering::Acquire, |held| within(held, self.0.most))
+        let (all, most) = (&self.0.all, part(self.0.most));
+        all.fetch_update(Ordering::AcqRel, Ordering::Acquire, |held| within(held, most))
             .map_err(|_| Error::Overloaded)?;
         let Some(tenant) = tenant else { return Ok(()) };
         let mut tenants = self.0.tenants.lock();
         let held = tenants.get(tenant).copied().unwrap_or(0);
-        let Some(held) = within(held, self.0.most_of_tenant) else {
+        let Some(held) = within(held, part(self.0.most_of_tenant)) else {
             all.fetch_sub(bytes, Ordering::AcqRel);
             return Err(Error::Overloaded);
         };
@@ -106,20 +107,29 @@ impl Share {
     /// # Errors
     /// `Overloaded`: the worker, or the tenant, holds too much already.
     pub fn grow_to(&mut self, bytes: u64) -> Result<(), Error> {
+        self.grow_within(bytes, 1.0)
+    }
+
+    /// The same out of the first `part` of the budget, so that the rest is left for others.
+    ///
+    /// # Errors
+    /// As [`Share::grow_to`].
+    pub fn grow_within(&mut self, bytes: u64, part: f64) -> Result<(), Error> {
         let bytes = bytes.next_multiple_of(STEP);
         if bytes > self.bytes {
-            self.budget.take(self.tenant.as_ref(), bytes - self.bytes)?;
+            self.budget.take(self.tenant.as_ref(), bytes - self.bytes, part)?;
             self.bytes = bytes;
         }
         Ok(())
     }
 
-    /// Holds `bytes` more.
-    ///
-    /// # Errors
-    /// As [`Share::grow_to`].
-    pub fn grow_by(&mut self, bytes: u64) -> Result<(), Error> {
-        self.grow_to(self.bytes.saturating_add(bytes))
+    /// Holds no more than `bytes` from now on.
+    pub fn shrink_to(&mut self, bytes: u64) {
+        let bytes = bytes.next_multiple_of(STEP);
+        if bytes < self.bytes {
+            self.budget.give_back(self.tenant.as_ref(), self.bytes - bytes);
+            self.bytes = bytes;
+        }
     }
 }
 
@@ -192,7 +202,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_is_read_up_to_its_limit() {
-        let budget = BodyBudget::new(1 << 20, false);
+        let budget = BodyBudget::new(1 << 20, 1 << 20);
         let read = |size: usize, limit| {
             let share = budget.share(None);
             async move { read(Body::from(vec![7; size]), limit, LONG, share).await.map(|body| body.bytes.len()) }
@@ -204,7 +214,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_budget_is_given_back_when_the_request_is_done() {
-        let budget = BodyBudget::new(2 * STEP, false);
+        let budget = BodyBudget::new(2 * STEP, 2 * STEP);
         let read = || read(Body::from(vec![7; 5000]), 10_000, LONG, budget.share(None));
         let first = read().await.unwrap();
         assert_eq!(read().await.unwrap_err(), Error::Overloaded);
@@ -214,11 +224,11 @@ mod tests {
     }
 
     #[test]
-    fn one_tenant_holds_half_of_it_at_most() {
-        let budget = BodyBudget::new(4 * STEP, true);
+    fn one_tenant_holds_its_part_of_it_at_most() {
+        let budget = BodyBudget::new(4 * STEP, 2 * STEP);
         let [one, two] = ["one", "two"].map(|name| Tenant::new(name).unwrap());
         let mut first = budget.share(Some(&one));
-        first.grow_by(2 * STEP).unwrap();
+        first.grow_to(2 * STEP).unwrap();
         let mut more = budget.share(Some(&one));
         assert_eq!(more.grow_to(1), Err(Error::Overloaded));
         let mut other = budget.share(Some(&two));
@@ -226,14 +236,15 @@ mod tests {
         assert_eq!(budget.fullness(), 1.0);
         drop((first, other));
         assert_eq!(more.grow_to(1), Ok(()));
-        drop(more);
+        more.shrink_to(0);
         assert!(budget.0.tenants.lock().is_empty());
+        assert_eq!(more.grow_within(3 * STEP, 0.5), Err(Error::Overloaded), "half is left for others");
     }
 
     #[tokio::test]
     async fn a_body_that_never_ends_is_given_up() {
         let stalled = Body::from_stream(futures_util::stream::pending::<Result<Bytes, std::io::Error>>());
-        let share = BodyBudget::new(1 << 20, false).share(None);
+        let share = BodyBudget::new(1 << 20, 1 << 20).share(None);
         let result = read(stalled, 10, Duration::from_millis(5), share).await;
         assert_eq!(result.unwrap_err(), Error::RequestTimeout);
     }

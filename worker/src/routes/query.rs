@@ -27,6 +27,9 @@ use crate::tenant::CanRead;
 
 pub use self::answer::QueryAnswer;
 
+/// Bytes of memory that a row of an answer is expected to take.
+const EXPECTED_ROW: usize = 256;
+
 /// Answers a question. With `Accept: application/x-ndjson` each row is a line, and the last line is
 /// `{"summary": …}`. A client that hangs up cancels its query.
 #[utoipa::path(
@@ -54,20 +57,32 @@ pub async fn query(
     let store = state.store()?;
     let _permit = state.limits.query(&caller.caller)?;
     let _admitted = state.gate.query(store.as_ref(), caller.tenant(), &question.query).await?;
+    // Room for the answer, before it is there.
+    let mut held = state.bodies.share(Some(caller.tenant()));
+    let expected = (most_rows(&question.query) * EXPECTED_ROW) as u64;
+    held.grow_within(expected, Class::LightQuery.share()).map_err(|_| state.gate.shed(Class::LightQuery))?;
     let context = context(&state, caller.tenant(), &question)?;
     // Dropped with this future when the client hangs up: the store's scan sees it and stops.
     let _cancel_on_drop = context.cancel.clone().drop_guard();
     let start = Instant::now();
     let (rows, stats) = run(store.as_ref(), caller.tenant(), question.query, &context).await?;
     let summary = Summary::new(&stats, start.elapsed().as_secs_f64());
-    let mut held = state.bodies.share(Some(caller.tenant()));
-    held.grow_to(rows.bytes())?;
+    held.shrink_to(rows.bytes());
+    held.grow_within(rows.bytes(), Class::LightQuery.share())?;
     Ok(response(rows, summary, layout, held))
 }
 
 fn question(state: &AppState, headers: &HeaderMap, body: &Received) -> Result<Question, Error> {
     let body: QueryBody = input::json(state, headers, body, Error::InvalidQuery)?;
     body.check(&state.config.query_limits, state.clock.now())
+}
+
+fn most_rows(query: &Query) -> usize {
+    match query {
+        Query::Range(query) => query.limit,
+        Query::Aggregate(query) => query.limit,
+        Query::Rate(query) => query.limit,
+    }
 }
 
 fn context(state: &AppState, tenant: &Tenant, question: &Question) -> Result<QueryContext, Error> {

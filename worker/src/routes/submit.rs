@@ -35,7 +35,7 @@ pub struct Format<U, D> {
 
 impl<U, D> Format<U, D>
 where
-    U: FnOnce(Bytes, usize) -> Result<Bytes, Error> + Send + 'static,
+    U: Fn(Bytes, usize) -> Result<Bytes, Error> + Clone + Send + 'static,
     D: Fn(&[u8], &Rules, &dyn SeriesLookup) -> Result<Decoded, Error> + Clone + Send + 'static,
 {
     /// A format whose bodies are always compressed: `decompress` undoes that within a limit, and `decode` reads samples
@@ -49,7 +49,7 @@ where
 pub fn encoded<D>(
     encoding: Encoding,
     decode: D,
-) -> Format<impl FnOnce(Bytes, usize) -> Result<Bytes, Error> + Send + 'static, D>
+) -> Format<impl Fn(Bytes, usize) -> Result<Bytes, Error> + Clone + Send + 'static, D>
 where
     D: Fn(&[u8], &Rules, &dyn SeriesLookup) -> Result<Decoded, Error> + Clone + Send + 'static,
 {
@@ -141,7 +141,7 @@ pub async fn submit<U, D>(
     format: Format<U, D>,
 ) -> Result<Submitted, Error>
 where
-    U: FnOnce(Bytes, usize) -> Result<Bytes, Error> + Send + 'static,
+    U: Fn(Bytes, usize) -> Result<Bytes, Error> + Clone + Send + 'static,
     D: Fn(&[u8], &Rules, &dyn SeriesLookup) -> Result<Decoded, Error> + Clone + Send + 'static,
 {
     let store = state.store()?;
@@ -150,26 +150,24 @@ where
     let lookup = store.lookup(&caller.tenant);
     // 1. CPU, may refuse the body: bytes become a batch.
     let Format { compressed, decompress, decode } = format;
-    let (known, again) = (Arc::clone(&lookup), decode.clone());
     let size = if compressed { wire.len() * EXPANSION } else { wire.len() };
-    let (body, decoded) = off_the_loop(&state.decoders, size, move || {
-        let body = decompress(wire, limit)?;
-        let decoded = decode(&body, &rules, known.as_ref())?;
-        Ok((body, decoded))
-    })
-    .await?;
+    // What it is decompressed to is made anew where it is needed twice: it would be held while others wait for memory.
+    let read = |lookup: Arc<dyn SeriesLookup>| {
+        let (wire, decompress, decode) = (wire.clone(), decompress.clone(), decode.clone());
+        off_the_loop(&state.decoders, size, move || {
+            decode(&decompress(wire, limit)?, &rules, lookup.as_ref())
+        })
+    };
+    let decoded = read(Arc::clone(&lookup)).await?;
     // 2. May refuse the request: the tenant's budget of samples, and of memory.
     state.limits.samples(caller, decoded.batch.len() as u64)?;
     let mut held = state.bodies.share(Some(&caller.tenant));
-    held.grow_by(decoded.batch.bytes() + if compressed { body.len() as u64 } else { 0 })?;
+    held.grow_to(decoded.batch.bytes())?;
     // 3. IO: on stable storage when it returns.
     let stored = match store_batch(state, store.as_ref(), caller, decoded).await {
         Err(error) if error.kind == ErrorKind::StaleSeries => {
-            let decoded = off_the_loop(&state.decoders, body.len(), move || {
-                let describe_all = DescribeAll(lookup);
-                again(&body, &rules, &describe_all)
-            });
-            store_batch(state, store.as_ref(), caller, decoded.await?).await
+            let decoded = read(Arc::new(DescribeAll(lookup))).await?;
+            store_batch(state, store.as_ref(), caller, decoded).await
         }
         stored => stored,
     };

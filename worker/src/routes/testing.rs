@@ -23,6 +23,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
+use crate::admission::Gate;
 use crate::app::{self, AppState};
 use crate::auth::Auth;
 
@@ -30,7 +31,11 @@ use crate::auth::Auth;
 pub const NOW: i64 = 1_767_225_600_000;
 
 /// A worker without a socket.
-pub struct App(Router);
+pub struct App {
+    router: Router,
+    /// Who is let in: a test may take places away.
+    pub gate: Arc<Gate>,
+}
 
 impl App {
     /// With the default configuration.
@@ -55,7 +60,8 @@ impl App {
         let auth = Auth::disabled(Tenant::new("default").unwrap());
         let state = AppState::new(config, auth, Arc::new(ManualClock::new(NOW)));
         state.lifecycle.opened(store);
-        Self(app::router(state))
+        let gate = Arc::clone(&state.gate);
+        Self { router: app::router(state), gate }
     }
 
     /// Sends a request; a JSON content type is assumed where none is given.
@@ -85,7 +91,7 @@ impl App {
 
     /// Sends a request as it is.
     pub async fn raw(&self, request: Request<Body>) -> Response<Body> {
-        self.0.clone().oneshot(request).await.unwrap()
+        self.router.clone().oneshot(request).await.unwrap()
     }
 
     pub async fn get(&self, path: &str) -> Answer {

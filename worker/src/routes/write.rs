@@ -86,9 +86,10 @@ fn answer(submitted: Submitted) -> (StatusCode, Json<WriteAnswer>) {
 mod tests {
     use std::sync::Arc;
 
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::super::testing::{App, Fails, NOW};
+    use crate::admission::Class;
 
     #[tokio::test]
     async fn accepted_samples_are_in_the_next_answer() {
@@ -181,6 +182,27 @@ mod tests {
             .map(|error| (&error["index"], &error["code"]))
             .collect();
         assert_eq!(codes, [(&json!(0), &json!("INVALID_SAMPLE")), (&json!(2), &json!("CARDINALITY_LIMIT"))]);
+    }
+
+    #[tokio::test]
+    async fn while_it_is_busy_known_series_are_stored_and_new_ones_come_again() {
+        let app = App::with(|config| config.query_limits.max_concurrent = 4);
+        let sample = |host: &str, timestamp: i64| json!({"name": "m", "timestamp": timestamp, "value": 1, "dimensions": {"host": host}});
+        let write = async |samples: Vec<Value>| app.post("/api/v1/write", &json!({"metrics": samples})).await;
+        assert_eq!(write(vec![sample("a", NOW)]).await.status, 200);
+        let heavy = [app.gate.enter(Class::HeavyQuery).await, app.gate.enter(Class::HeavyQuery).await];
+        let mixed = vec![sample("a", NOW + 1), sample("b", NOW + 1)];
+        let answer = write(mixed.clone()).await;
+        assert_eq!(
+            answer.error(),
+            "503 OVERLOADED the worker is busy and creates no series now; samples of known series are stored; try again"
+        );
+        assert_eq!(answer.header("retry-after"), Some("2"));
+        assert_eq!(app.samples("m").await.as_array().unwrap().len(), 2);
+        assert_eq!(write(vec![sample("a", NOW + 2)]).await.status, 200);
+        drop(heavy);
+        assert_eq!(write(mixed).await.status, 200);
+        assert_eq!(app.samples("m").await.as_array().unwrap().len(), 4);
     }
 
     #[tokio::test]

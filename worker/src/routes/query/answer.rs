@@ -315,7 +315,7 @@ mod tests {
 
     async fn text(rows: Rows, layout: Layout) -> String {
         let stats = QueryStats { points_scanned: 7, series_matched: 1, truncated: true };
-        let held = crate::body::BodyBudget::new(0, false).share(None);
+        let held = crate::body::BodyBudget::new(0, 0).share(None);
         let body = response(rows, Summary::new(&stats, 0.001_234_567), layout, held).into_body();
         String::from_utf8(axum::body::to_bytes(body, usize::MAX).await.unwrap().to_vec()).unwrap()
     }
