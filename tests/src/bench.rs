@@ -1,7 +1,14 @@
-//! What the benchmarks share: made-up fleets, loads and what they cost, figures beside their goals.
+//! What the benchmarks share: made-up fleets, their bodies, loads and what they cost, peers, figures beside their
+//! goals.
 
+pub mod compare;
 pub mod data;
+pub mod encode;
+pub mod engine;
+pub mod fleet;
 pub mod load;
+pub mod page;
+pub mod plot;
 pub mod report;
 
 /// The middle of `times`.
@@ -14,6 +21,12 @@ pub fn median(times: &[f64]) -> f64 {
 #[must_use]
 pub fn p95(times: &[f64]) -> f64 {
     quantile(times, 0.95)
+}
+
+/// What 99 of 100 stay below.
+#[must_use]
+pub fn p99(times: &[f64]) -> f64 {
+    quantile(times, 0.99)
 }
 
 fn quantile(times: &[f64], quantile: f64) -> f64 {

@@ -1,4 +1,4 @@
-//! Made-up fleets and what their machines say: series with ten dimensions, and values of four kinds.
+//! Made-up fleets and what their machines say: series with ten dimensions, and values of five kinds.
 
 use std::fmt::Write;
 
@@ -116,20 +116,28 @@ pub fn remote_write_body<'a>(series: impl Iterator<Item = (&'a [u8], &'a [(i64, 
     for (labels, samples) in series {
         message.clear();
         message.extend_from_slice(labels);
-        for (time, value) in samples {
-            let mut sample = vec![0x09];
-            sample.extend_from_slice(&value.to_le_bytes());
-            sample.push(0x10);
-            varint(time.unsigned_abs(), &mut sample);
-            message.push(0x12);
-            varint(sample.len() as u64, &mut message);
-            message.extend_from_slice(&sample);
-        }
-        body.push(0x0a);
-        varint(message.len() as u64, &mut body);
-        body.extend_from_slice(&message);
+        samples.iter().for_each(|(time, value)| timestamp_and_value(*time, *value, &mut message));
+        remote_write_series(&message, &mut body);
     }
     body
+}
+
+/// A series, labels and samples, as it stands in a remote write request.
+pub fn remote_write_series(series: &[u8], body: &mut Vec<u8>) {
+    body.push(0x0a);
+    varint(series.len() as u64, body);
+    body.extend_from_slice(series);
+}
+
+/// A sample as it stands in a series of a remote write request.
+pub fn timestamp_and_value(time: i64, value: f64, series: &mut Vec<u8>) {
+    let mut sample = vec![0x09];
+    sample.extend_from_slice(&value.to_le_bytes());
+    sample.push(0x10);
+    varint(time.unsigned_abs(), &mut sample);
+    series.push(0x12);
+    varint(sample.len() as u64, series);
+    series.extend_from_slice(&sample);
 }
 
 fn varint(mut value: u64, out: &mut Vec<u8>) {
@@ -151,6 +159,25 @@ pub enum Shape {
     Counter,
     /// Independent times of three decimals, log-normal.
     Latency,
+    /// Independent shares of one, every bit of whose fractions is random.
+    Entropy,
+}
+
+impl Shape {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Percent, Self::Decimals, Self::Counter, Self::Latency, Self::Entropy];
+
+    /// What the tables call it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Percent => "whole percentages, as TSBS makes them",
+            Self::Decimals => "walks of two decimals",
+            Self::Counter => "counters",
+            Self::Latency => "random latencies of three decimals",
+            Self::Entropy => "full entropy",
+        }
+    }
 }
 
 /// One series' values.
@@ -167,7 +194,7 @@ impl Values {
             Shape::Percent => rng.f64() * 100.0,
             Shape::Decimals => 1_000.0 * rng.f64(),
             Shape::Counter => (rng.f64() * 1e9).floor(),
-            Shape::Latency => 0.0,
+            Shape::Latency | Shape::Entropy => 0.0,
         };
         Self { shape, last }
     }
@@ -188,6 +215,7 @@ impl Values {
                 self.last
             }
             Shape::Latency => ((3.0 + 0.8 * normal(rng)).exp() * 1_000.0).round() / 1_000.0,
+            Shape::Entropy => rng.f64(),
         }
     }
 }

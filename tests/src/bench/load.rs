@@ -1,20 +1,49 @@
-//! Clients that send as fast as the worker takes it, and what that cost the worker.
+//! Clients that send as fast as the server takes it, or at a steady rate, and what that cost the server.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::encode::Body;
 use crate::http::{Connection, request};
 use crate::process;
 use crate::worker::Worker;
 use hdrhistogram::Histogram;
+
+/// A process that is sent a load.
+pub trait Server: Sync {
+    /// Where it listens.
+    fn address(&self) -> SocketAddr;
+    /// Its process id.
+    fn pid(&self) -> u32;
+}
+
+impl Server for Worker {
+    fn address(&self) -> SocketAddr {
+        self.address()
+    }
+
+    fn pid(&self) -> u32 {
+        self.pid()
+    }
+}
+
+/// Where requests of one kind go.
+#[derive(Debug, Clone, Copy)]
+pub struct Endpoint {
+    /// The path.
+    pub path: &'static str,
+    /// Headers beside the usual ones.
+    pub headers: &'static [(&'static str, &'static str)],
+}
 
 /// What a load cost.
 #[derive(Debug)]
 pub struct Cost {
     /// Samples that were acknowledged.
     pub samples: usize,
-    /// Processor time of the worker's process.
+    /// Processor time of the server's process.
     pub cpu: Duration,
     /// Time on the wall.
     pub wall: Duration,
@@ -23,7 +52,7 @@ pub struct Cost {
 }
 
 impl Cost {
-    /// Samples per second of the worker's processor time.
+    /// Samples per second of the server's processor time.
     pub fn per_cpu_second(&self) -> f64 {
         self.samples as f64 / self.cpu.as_secs_f64()
     }
@@ -40,14 +69,18 @@ impl Cost {
 }
 
 /// Runs `client` on that many connections at once; each returns the samples that it got acknowledged.
-pub fn run(worker: &Worker, connections: usize, client: impl Fn(usize, &mut Sender) -> usize + Sync) -> Cost {
-    let cpu = process::cpu(worker.pid());
+pub fn run(
+    server: &impl Server,
+    connections: usize,
+    client: impl Fn(usize, &mut Sender) -> usize + Sync,
+) -> Cost {
+    let cpu = process::cpu(server.pid());
     let started = Instant::now();
     let done: Vec<(usize, Histogram<u64>)> = thread::scope(|scope| {
         let client = &client;
         let spawned = (0..connections).map(|number| {
             scope.spawn(move || {
-                let mut sender = Sender::new(worker);
+                let mut sender = Sender::new(server.address());
                 (client(number, &mut sender), sender.acks)
             })
         });
@@ -58,7 +91,7 @@ pub fn run(worker: &Worker, connections: usize, client: impl Fn(usize, &mut Send
             .collect()
     });
     let wall = started.elapsed();
-    let cpu = process::cpu(worker.pid()) - cpu;
+    let cpu = process::cpu(server.pid()) - cpu;
     let mut acks = new_histogram();
     for (_, own) in &done {
         acks.add(own).expect("the same bounds");
@@ -87,6 +120,64 @@ pub fn send_all(
     })
 }
 
+/// Sends every round's bodies in order, each to `endpoint` and over the connection that has the same machines in every
+/// round, so that no series' samples overtake one another. It ends early after `limit`.
+pub fn send_rounds(
+    server: &impl Server,
+    connections: usize,
+    endpoint: Endpoint,
+    rounds: &[Vec<Body>],
+    limit: Duration,
+) -> Cost {
+    let started = Instant::now();
+    run(server, connections, |client, sender| {
+        let mut sent = 0;
+        for body in rounds.iter().flat_map(|bodies| bodies.iter().skip(client).step_by(connections)) {
+            if started.elapsed() > limit {
+                break;
+            }
+            sender.send(&endpoint.request(body));
+            sent += body.samples;
+        }
+        sent
+    })
+}
+
+/// Sends bodies as [`send_rounds`] does, `samples_a_second` of them whatever the server does. An acknowledgement's time counts
+/// from when its request was due, so that a server that stalls doesn't hide it.
+pub fn send_steadily(
+    server: &impl Server,
+    connections: usize,
+    endpoint: Endpoint,
+    rounds: &[Vec<Body>],
+    samples_a_second: f64,
+) -> Cost {
+    let started = Instant::now();
+    run(server, connections, |client, sender| {
+        let (mut sent, mut before) = (0, 0);
+        for bodies in rounds {
+            for (number, body) in bodies.iter().enumerate() {
+                let due = started + Duration::from_secs_f64(before as f64 / samples_a_second);
+                before += body.samples;
+                if number % connections != client {
+                    continue;
+                }
+                let bytes = endpoint.request(body);
+                thread::sleep(due.saturating_duration_since(Instant::now()));
+                sender.send_due(&bytes, due);
+                sent += body.samples;
+            }
+        }
+        sent
+    })
+}
+
+impl Endpoint {
+    fn request(&self, body: &Body) -> Vec<u8> {
+        request("POST", self.path, self.headers, &body.bytes)
+    }
+}
+
 /// A connection that expects every request to be taken whole.
 #[derive(Debug)]
 pub struct Sender {
@@ -95,25 +186,26 @@ pub struct Sender {
 }
 
 impl Sender {
-    fn new(worker: &Worker) -> Self {
-        Self {
-            connection: Connection::open(worker.address()).expect("the worker listens"),
-            acks: new_histogram(),
-        }
+    fn new(address: SocketAddr) -> Self {
+        Self { connection: Connection::open(address).expect("the server listens"), acks: new_histogram() }
     }
 
-    /// Sends a request and waits for its answer of 200 or 204; a worker that is overloaded is asked again.
+    /// Sends a request and waits for its answer of 200 or 204; a server that is overloaded is asked again.
     pub fn send(&mut self, request: &[u8]) {
-        let started = Instant::now();
+        self.send_due(request, Instant::now());
+    }
+
+    /// The same, timed from `due`.
+    fn send_due(&mut self, request: &[u8], due: Instant) {
         loop {
-            let answer = self.connection.exchange(request).expect("the worker answers");
+            let answer = self.connection.exchange(request).expect("the server answers");
             match answer.status {
                 200 | 204 => break,
                 429 | 503 => thread::sleep(Duration::from_millis(20)),
                 status => panic!("answered {status}: {}", answer.text()),
             }
         }
-        let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let micros = u64::try_from(due.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.acks.saturating_record(micros);
     }
 }
@@ -122,13 +214,13 @@ fn new_histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 600_000_000, 3).expect("sound bounds")
 }
 
-/// Waits until the worker has nothing left to do in the background: half a second under 5 % of a core.
-pub fn settle(worker: &Worker) {
+/// Waits until the server has nothing left to do in the background: half a second under 5 % of a core.
+pub fn settle(server: &impl Server) {
     let started = Instant::now();
     while started.elapsed() < Duration::from_secs(300) {
-        let before = process::cpu(worker.pid());
+        let before = process::cpu(server.pid());
         thread::sleep(Duration::from_millis(500));
-        if process::cpu(worker.pid()) - before <= Duration::from_millis(25) {
+        if process::cpu(server.pid()) - before <= Duration::from_millis(25) {
             return;
         }
     }

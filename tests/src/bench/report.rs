@@ -1,9 +1,14 @@
 //! Figures beside what they should be.
 
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::compare::{Comparison, Row};
+
 /// Which side of a goal is the good one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Better {
     /// At least the goal.
     More,
@@ -95,12 +100,9 @@ impl Report {
     /// # Panics
     /// When the build's directory isn't writable.
     pub fn save(&self, file: &str) {
-        let own = std::env::current_exe().expect("a program knows its path");
-        let path = own.with_file_name(file);
-        let before = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
+        let mut kept = read(file);
+        let before = kept["figures"].as_array().cloned().unwrap_or_default();
         let mut figures: Vec<Value> = before
-            .and_then(|value| value["figures"].as_array().cloned())
-            .unwrap_or_default()
             .into_iter()
             .filter(|old| self.figures.iter().all(|figure| old["name"] != figure.name))
             .collect();
@@ -108,14 +110,45 @@ impl Report {
             json!({"name": figure.name, "unit": figure.unit, "median": figure.median(), "runs": figure.runs,
                    "now": figure.now, "aim": figure.aim})
         }));
-        let whole =
-            json!({"version": env!("CARGO_PKG_VERSION"), "processor": processor(), "figures": figures});
-        std::fs::write(&path, format!("{whole:#}\n")).expect("the build's directory is writable");
-        println!("\non {}; kept in {}", processor(), path.display());
+        kept["figures"] = figures.into();
+        write(file, kept);
     }
 }
 
-fn processor() -> String {
+impl Comparison {
+    /// Keeps it in a file beside the build, and takes in the rows of parts measured before.
+    ///
+    /// # Panics
+    /// When the build's directory isn't writable.
+    pub fn save(&mut self, file: &str) {
+        let mut kept = read(file);
+        let before: Vec<Row> = serde_json::from_value(kept["comparison"].take()).unwrap_or_default();
+        self.complete(before);
+        kept["comparison"] = serde_json::to_value(&self.rows).expect("rows are plain");
+        write(file, kept);
+    }
+}
+
+fn beside_the_build(file: &str) -> PathBuf {
+    std::env::current_exe().expect("a program knows its path").with_file_name(file)
+}
+
+fn read(file: &str) -> Value {
+    let bytes = std::fs::read(beside_the_build(file)).unwrap_or_default();
+    serde_json::from_slice(&bytes).unwrap_or_else(|_| json!({}))
+}
+
+fn write(file: &str, mut kept: Value) {
+    let path = beside_the_build(file);
+    kept["version"] = env!("CARGO_PKG_VERSION").into();
+    kept["processor"] = processor().into();
+    std::fs::write(&path, format!("{kept:#}\n")).expect("the build's directory is writable");
+    println!("\non {}; kept in {}", processor(), path.display());
+}
+
+/// The cores that this runs on.
+#[must_use]
+pub fn processor() -> String {
     let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let named = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);

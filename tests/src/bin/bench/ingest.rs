@@ -1,148 +1,221 @@
-//! Samples and new series per second of the worker's processor time, from the wire to a durable ack.
+//! Samples and new series per second of the server's processor time, from the wire until they are acknowledged and on the
+//! disk, and the memory of a series.
 
-use fastrand::Rng;
-use luminate_tests::bench::data::{JsonBody, METRICS, label_block, remote_write_body};
-use luminate_tests::bench::load::{self, Cost};
-use luminate_tests::bench::report::{Better, Figure, Report};
+use std::time::{Duration, Instant};
+
+use luminate_tests::bench::compare::{Comparison, Row};
+use luminate_tests::bench::data::Shape;
+use luminate_tests::bench::encode::{Body, Encoder, Protocol};
+use luminate_tests::bench::engine::{Engine, Kind};
+use luminate_tests::bench::fleet::{Fleet, Round, STEP};
+use luminate_tests::bench::load::{self, Cost, Endpoint, Server};
+use luminate_tests::bench::median;
+use luminate_tests::bench::report::{Better, short};
 use luminate_tests::client::now;
-use luminate_tests::http::request;
-use luminate_tests::remote_write::{HEADERS, compressed};
-use luminate_tests::worker::{Setup, Worker};
+use luminate_tests::process;
 
-const HOSTS: usize = 4_000;
-const KNOWN: usize = HOSTS * METRICS.len();
-/// Samples of a run whose bodies are renewed as it goes.
-const SAMPLES: usize = 12_000_000;
-/// Samples of a run whose bodies are made and compressed before it.
-const PREPARED: usize = 8_000_000;
-const NEW_SERIES: usize = 300_000;
+use crate::Plan;
+
 const CONNECTIONS: usize = 4;
-const JSON: [(&str, &str); 1] = [("content-type", "application/json")];
+/// A load that takes an engine longer than this is cut off: its rate is known by then.
+const LIMIT: Duration = Duration::from_secs(20);
+/// New series are all let in, so that what follows finds them.
+const PATIENCE: Duration = Duration::from_secs(600);
 
-/// Measures every way in, each on a fresh worker.
-pub fn measure(report: &mut Report, runs: usize) {
-    println!("ingest: {KNOWN} known series with ten dimensions, {CONNECTIONS} connections");
-    for (batch, name, ack) in [
-        (1_000, "JSON, batches of 1,000", "JSON, batches of 1,000: ack p99"),
-        (10_000, "JSON, batches of 10,000", "JSON, batches of 10,000: ack p99"),
-    ] {
-        let costs: Vec<Cost> = (0..runs).map(|_| json(batch)).collect();
-        add(report, name, ack, &costs, 0.8e6, 1.2e6);
-    }
-    let costs: Vec<Cost> = (0..runs).map(|_| remote_write(2_000)).collect();
-    add(
-        report,
-        "remote write, requests of 2,000",
-        "remote write, requests of 2,000: ack p99",
-        &costs,
-        1.0e6,
-        1.9e6,
-    );
-    let costs: Vec<Cost> = (0..runs).map(|_| remote_write(500)).collect();
-    add(
-        report,
-        "remote write, requests of 500",
-        "remote write, requests of 500: ack p99",
-        &costs,
-        1.0e6,
-        1.9e6,
-    );
-    let costs: Vec<Cost> = (0..runs).map(|_| new_series()).collect();
-    add(report, "new series", "new series: ack p99", &costs, 100e3, 200e3);
+/// A fleet, and how it is sent. Each protocol goes on where the one before it stopped, with the same series.
+struct Session {
+    series: usize,
+    churn: f64,
+    shape: Shape,
+    /// Each with its rounds after the first, in which the engine meets the series in that protocol's spelling.
+    protocols: &'static [(Protocol, usize)],
+    /// Whether new series and memory are measured.
+    cardinality: bool,
 }
 
-fn add(report: &mut Report, name: &'static str, ack: &'static str, costs: &[Cost], now: f64, aim: f64) {
-    let per_cpu = costs.iter().map(Cost::per_cpu_second).collect();
-    report.add(Figure {
-        name,
-        unit: "/cpu-s",
-        runs: per_cpu,
-        better: Better::More,
-        now: Some(now),
-        aim: Some(aim),
-    });
-    for cost in costs {
-        println!(
-            "    {:.0} /s on the wall, {:.1} s of processor time",
-            cost.per_second(),
-            cost.cpu.as_secs_f64()
-        );
-    }
-    report.note(ack, "ms", costs.iter().map(Cost::ack_p99_ms).collect());
-}
+const SESSIONS: [Session; 5] = [
+    Session {
+        series: 40_000,
+        churn: 0.0,
+        shape: Shape::Decimals,
+        protocols: &[
+            (Protocol::RemoteWrite, 60),
+            (Protocol::LineWide, 60),
+            (Protocol::LineNarrow, 30),
+            (Protocol::Text, 30),
+            (Protocol::Json, 30),
+            (Protocol::JsonLines, 15),
+            (Protocol::OpenTsdb, 15),
+        ],
+        cardinality: false,
+    },
+    Session {
+        series: 40_000,
+        churn: 0.1,
+        shape: Shape::Decimals,
+        protocols: &[(Protocol::RemoteWrite, 60), (Protocol::LineWide, 60)],
+        cardinality: false,
+    },
+    Session {
+        series: 40_000,
+        churn: 0.0,
+        shape: Shape::Entropy,
+        protocols: &[(Protocol::RemoteWrite, 30), (Protocol::LineWide, 30)],
+        cardinality: false,
+    },
+    Session {
+        series: 400_000,
+        churn: 0.0,
+        shape: Shape::Percent,
+        protocols: &[(Protocol::RemoteWrite, 5), (Protocol::LineWide, 5)],
+        cardinality: true,
+    },
+    Session {
+        series: 1_000_000,
+        churn: 0.0,
+        shape: Shape::Percent,
+        protocols: &[(Protocol::RemoteWrite, 3), (Protocol::LineWide, 3)],
+        cardinality: true,
+    },
+];
 
-/// Every known series, host by host: the order in which an agent sends them.
-fn series() -> impl Iterator<Item = (&'static str, usize)> {
-    (0..HOSTS).flat_map(|host| METRICS.iter().map(move |metric| (*metric, host)))
-}
-
-fn bodies(batch: usize) -> Vec<JsonBody> {
-    let all: Vec<_> = series().collect();
-    all.chunks(batch).map(|chunk| JsonBody::new(chunk.iter().copied())).collect()
-}
-
-/// A worker that knows the series, none of whose samples is younger than `from`.
-fn informed(from: i64) -> Worker {
-    let worker = Setup::new().start();
-    let mut rng = Rng::with_seed(1);
-    let mut bodies = bodies(10_000);
-    bodies.iter_mut().for_each(|body| body.renew(from, &mut rng));
-    let bodies: Vec<Vec<u8>> = bodies.into_iter().map(|body| body.bytes).collect();
-    load::send_all(&worker, 1, "/api/v1/write", &JSON, &bodies, 10_000);
-    worker
-}
-
-fn json(batch: usize) -> Cost {
-    let rounds = SAMPLES / KNOWN;
-    let from = now() - 10_000 * (rounds as i64 + 1);
-    let worker = informed(from);
-    let bodies = bodies(batch);
-    load::run(&worker, CONNECTIONS, |client, sender| {
-        let mut rng = Rng::with_seed(client as u64);
-        let mut own: Vec<JsonBody> = bodies.iter().skip(client).step_by(CONNECTIONS).cloned().collect();
-        let mut sent = 0;
-        for round in 1..=rounds {
-            for body in &mut own {
-                body.renew(from + 10_000 * round as i64, &mut rng);
-                sender.send(&request("POST", "/api/v1/write", &JSON, &body.bytes));
-                sent += body.samples();
+/// Measures every session on every engine, in turns.
+pub fn measure(comparison: &mut Comparison, plan: &Plan) {
+    for session in &SESSIONS {
+        let series = plan.size.of(session.series);
+        let name = session.name(series);
+        println!("ingest: {name}, ten dimensions, {CONNECTIONS} connections");
+        let prepared = session.prepare(series, plan);
+        let mut rows = Rows::new(session, &name);
+        for run in 1..=plan.runs {
+            for kind in &plan.engines {
+                let started = Instant::now();
+                session.run(*kind, series, &prepared, &mut rows);
+                println!("    run {run}, {}: {:.0} s", kind.name(), started.elapsed().as_secs_f64());
             }
         }
-        sent
-    })
+        rows.add_to(comparison);
+    }
 }
 
-fn remote_write(batch: usize) -> Cost {
-    let rounds = PREPARED / KNOWN;
-    let from = now() - 10_000 * (rounds as i64 + 1);
-    let worker = informed(from);
-    let labels: Vec<Vec<u8>> = series().map(|(metric, host)| label_block(metric, host)).collect();
-    let mut rng = Rng::with_seed(2);
-    let mut bodies = Vec::new();
-    for round in 1..=rounds {
-        let time = from + 10_000 * round as i64;
-        for chunk in labels.chunks(batch) {
-            let samples: Vec<[(i64, f64); 1]> =
-                chunk.iter().map(|_| [(time, f64::from(rng.u32(0..100_000)) / 100.0)]).collect();
-            let series =
-                chunk.iter().zip(&samples).map(|(labels, samples)| (labels.as_slice(), samples.as_slice()));
-            bodies.push(compressed(&remote_write_body(series)));
+/// What one protocol sends.
+struct Prepared {
+    protocol: Protocol,
+    /// In which the engine meets the series.
+    first: Vec<Vec<Body>>,
+    rounds: Vec<Vec<Body>>,
+}
+
+impl Session {
+    fn name(&self, series: usize) -> String {
+        let churn = if self.churn > 0.0 { ", 10 % replaced in ten minutes" } else { "" };
+        let shape = if self.shape == Shape::Entropy { " of full entropy" } else { "" };
+        format!("{} series{shape}{churn}", short(series as f64))
+    }
+
+    fn prepare(&self, series: usize, plan: &Plan) -> Vec<Prepared> {
+        let started = Instant::now();
+        let rounds: usize = self.protocols.iter().map(|(_, rounds)| rounds + 1).sum();
+        let from = now() - STEP * (rounds as i64 + 6);
+        let mut fleet = Fleet::new(series, self.shape, from, 1).churning(self.churn);
+        let wanted = |protocol| plan.engines.iter().any(|kind| kind.endpoint(protocol).is_some());
+        let mut prepared = Vec::new();
+        for (protocol, rounds) in self.protocols.iter().filter(|(protocol, _)| wanted(*protocol)) {
+            let mut encoder = Encoder::new(*protocol);
+            let mut encode = |round: Round| encoder.encode(std::slice::from_ref(&round));
+            let first = vec![encode(fleet.next_round())];
+            let rounds = (0..*rounds).map(|_| encode(fleet.next_round())).collect();
+            prepared.push(Prepared { protocol: *protocol, first, rounds });
+        }
+        println!("    bodies made in {:.0} s", started.elapsed().as_secs_f64());
+        prepared
+    }
+
+    fn run(&self, kind: Kind, series: usize, prepared: &[Prepared], measured: &mut Rows) {
+        let engine = Engine::start(kind);
+        let empty = process::rss(engine.pid());
+        for Prepared { protocol, first, rounds } in prepared {
+            let Some(endpoint) = kind.endpoint(*protocol) else { continue };
+            let server = engine.server(*protocol);
+            let met = sent(&engine, &server, endpoint, first, PATIENCE);
+            if self.cardinality && *protocol == Protocol::RemoteWrite {
+                measured.new_series.push(kind, met.per_cpu_second());
+            }
+            let cost = sent(&engine, &server, endpoint, rounds, LIMIT);
+            measured.push(kind, *protocol, &cost);
+        }
+        if self.cardinality {
+            let grown = engine.rss_at_rest().saturating_sub(empty);
+            measured.memory.push(kind, grown as f64 / series as f64);
         }
     }
-    load::send_all(&worker, CONNECTIONS, "/api/v1/prom/write", &HEADERS, &bodies, batch)
 }
 
-fn new_series() -> Cost {
-    let worker = Setup::new().start();
-    let mut rng = Rng::with_seed(3);
-    let time = now();
-    let all: Vec<_> = (0..NEW_SERIES / METRICS.len())
-        .flat_map(|host| METRICS.iter().map(move |metric| (*metric, host)))
-        .collect();
-    let bodies = all.chunks(10_000).map(|chunk| {
-        let mut body = JsonBody::new(chunk.iter().copied());
-        body.renew(time, &mut rng);
-        body.bytes
-    });
-    load::send_all(&worker, 2, "/api/v1/write", &JSON, &bodies.collect::<Vec<_>>(), 10_000)
+/// Sends rounds and waits until they are on the disk: the processor time of both.
+fn sent(engine: &Engine, server: &impl Server, to: Endpoint, rounds: &[Vec<Body>], limit: Duration) -> Cost {
+    let before = process::cpu(engine.pid());
+    let cost = load::send_rounds(server, CONNECTIONS, to, rounds, limit);
+    engine.rest();
+    Cost { cpu: process::cpu(engine.pid()) - before, ..cost }
+}
+
+/// What a session measures.
+struct Rows {
+    protocols: Vec<(Protocol, Row)>,
+    new_series: Row,
+    memory: Row,
+}
+
+impl Rows {
+    fn new(session: &Session, name: &str) -> Self {
+        let row = |protocol: Protocol| {
+            let group = match protocol {
+                Protocol::LineWide => "wide line protocol",
+                Protocol::RemoteWrite => "remote write",
+                Protocol::Json => "JSON",
+                _ => "other ways in",
+            };
+            (protocol, Row::new(group, format!("{}: {name}", protocol.name()), "/cpu-s", Better::More))
+        };
+        Self {
+            protocols: session.protocols.iter().map(|(protocol, _)| row(*protocol)).collect(),
+            new_series: Row::new("new series", format!("new series up to {name}"), "/cpu-s", Better::More),
+            memory: Row::new("memory", format!("memory of one of {name}"), "B", Better::Less),
+        }
+    }
+
+    fn push(&mut self, kind: Kind, protocol: Protocol, cost: &Cost) {
+        println!(
+            "      {:<16} {:<26} {:>8}/cpu-s, {:>8}/s, {:.1} s of processor time, ack p99 {} ms",
+            kind.name(),
+            protocol.name(),
+            short(cost.per_cpu_second()),
+            short(cost.per_second()),
+            cost.cpu.as_secs_f64(),
+            short(cost.ack_p99_ms()),
+        );
+        let row = self.protocols.iter_mut().find(|(own, _)| *own == protocol);
+        row.expect("a protocol of the session").1.push(kind, cost.per_cpu_second());
+    }
+
+    /// Luminate's JSON is compared with the fastest of VictoriaMetrics' texts of its kind.
+    fn add_to(mut self, comparison: &mut Comparison) {
+        let peer = Kind::VictoriaMetrics;
+        let fastest = self
+            .protocols
+            .iter()
+            .filter(|(protocol, _)| {
+                matches!(protocol, Protocol::JsonLines | Protocol::OpenTsdb | Protocol::Text)
+            })
+            .filter_map(|(protocol, row)| Some((*protocol, row.runs.get(&peer)?.clone())))
+            .max_by(|(_, one), (_, other)| median(one).total_cmp(&median(other)));
+        for (protocol, row) in &mut self.protocols {
+            if let (Protocol::Json, Some((fastest, runs))) = (*protocol, &fastest) {
+                row.runs.insert(peer, runs.clone());
+                row.remark = format!("VictoriaMetrics: {}, its fastest of these", fastest.name());
+            }
+        }
+        let rows = self.protocols.into_iter().map(|(_, row)| row).chain([self.new_series, self.memory]);
+        rows.filter(|row| !row.runs.is_empty()).for_each(|row| comparison.add(row));
+    }
 }

@@ -1,58 +1,156 @@
-//! Measures the worker: processor time of its process per sample, wire to ack, durable; bytes on disk;
-//! memory per series; times of queries.
+//! Measures Luminate beside its peers, each alone on the machine and sent the same bodies: processor time of a sample
+//! and of a new series, memory, bytes on disk, times of questions and of acknowledgements, recovery.
 //!
-//! Client and server share the machine's cores, so rates are per second of processor time of the server's
-//! process, and the clients send bodies that were made before.
+//! Client and server share the machine's cores, so rates are per second of processor time of the server's process, and
+//! bodies are made before they are sent.
 
+mod ack;
+mod day;
 mod disk;
 mod ingest;
 mod query;
+mod questions;
+mod recovery;
 mod series;
 
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
 use clap::{Parser, ValueEnum};
+use luminate_tests::bench::compare::Comparison;
+use luminate_tests::bench::engine::Kind;
 use luminate_tests::bench::report::Report;
+use luminate_tests::bench::{page, plot};
+
+const FILE: &str = "bench.json";
 
 /// What can be measured by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Part {
-    /// Samples and new series per second of processor time.
+    /// Samples and new series per second of processor time, memory of a series.
     Ingest,
-    /// Bytes per sample on disk.
+    /// Bytes per sample on disk, and whether the samples come back bit by bit.
     Disk,
-    /// A million series in one metric: memory, listings, groups, the limit.
-    Series,
-    /// Times of queries over 34 M samples.
+    /// Times of fifteen questions, whose answers are compared first.
     Query,
+    /// Kill, and start again.
+    Recovery,
+    /// Times of acknowledgements at half load.
+    Ack,
+    /// Luminate alone: a million series in one metric, listings, groups, the limit.
+    Series,
+    /// Luminate alone: questions over 34 M samples.
+    Day,
+    /// Nothing: what was measured before is shown again.
+    Report,
 }
 
-/// Measures the worker.
+/// How much is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Size {
+    /// What figures are taken from.
+    Full,
+    /// A twentieth, to see that all of it works.
+    Quick,
+}
+
+impl Size {
+    /// So much of it, at this size.
+    fn of(self, full: usize) -> usize {
+        match self {
+            Self::Full => full,
+            Self::Quick => full / 20,
+        }
+    }
+}
+
+/// Measures Luminate beside its peers.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// Only these parts.
     #[arg(long, value_delimiter = ',')]
     part: Vec<Part>,
+    /// Only these engines.
+    #[arg(long, value_delimiter = ',')]
+    engine: Vec<Kind>,
     /// How often each is measured; the median counts.
     #[arg(long, default_value_t = 3)]
     runs: usize,
+    /// How much is measured.
+    #[arg(long, value_enum, default_value_t = Size::Full)]
+    size: Size,
+    /// The folder whose performance.md and performance.svg are to show the figures.
+    #[arg(long)]
+    docs: Option<PathBuf>,
+}
+
+/// What the parts are measured with.
+struct Plan {
+    engines: Vec<Kind>,
+    runs: usize,
+    size: Size,
 }
 
 fn main() {
     let arguments = Arguments::parse();
-    let wanted = |part: Part| arguments.part.is_empty() || arguments.part.contains(&part);
-    let runs = arguments.runs.max(1);
-    let mut report = Report::default();
-    if wanted(Part::Ingest) {
-        ingest::measure(&mut report, runs);
+    let plan =
+        Plan { engines: engines(&arguments.engine), runs: arguments.runs.max(1), size: arguments.size };
+    let wanted = |part: Part| match arguments.part.is_empty() {
+        true => part != Part::Report,
+        false => arguments.part.contains(&part),
+    };
+    let (mut comparison, mut report) = (Comparison::default(), Report::default());
+    let started = Instant::now();
+    let with_peers: [(Part, fn(&mut Comparison, &Plan)); 5] = [
+        (Part::Ingest, ingest::measure),
+        (Part::Disk, disk::measure),
+        (Part::Query, query::measure),
+        (Part::Recovery, recovery::measure),
+        (Part::Ack, ack::measure),
+    ];
+    for (part, measure) in with_peers {
+        if wanted(part) {
+            measure(&mut comparison, &plan);
+            println!("    {} s so far", started.elapsed().as_secs());
+        }
     }
-    if wanted(Part::Disk) {
-        disk::measure(&mut report);
-    }
-    if wanted(Part::Series) {
+    let full = plan.size == Size::Full && plan.engines.contains(&Kind::Luminate);
+    if full && wanted(Part::Series) {
         series::measure(&mut report);
     }
-    if wanted(Part::Query) {
-        query::measure(&mut report);
+    if full && wanted(Part::Day) {
+        day::measure(&mut report);
     }
+    comparison.save(FILE);
+    report.save(FILE);
+    comparison.print();
     report.print();
-    report.save("bench.json");
+    if let Some(docs) = arguments.docs {
+        publish(&docs, &comparison);
+    }
+}
+
+/// Those that are wanted and installed.
+fn engines(wanted: &[Kind]) -> Vec<Kind> {
+    let wanted = Kind::ALL.into_iter().filter(|kind| wanted.is_empty() || wanted.contains(kind));
+    let mut engines = Vec::new();
+    for kind in wanted {
+        match kind.version() {
+            Some(version) => {
+                println!("{} {version}: {}", kind.name(), kind.promise());
+                engines.push(kind);
+            }
+            None => println!("{} isn't installed and is left out", kind.name()),
+        }
+    }
+    engines
+}
+
+fn publish(docs: &Path, comparison: &Comparison) {
+    let path = docs.join("performance.md");
+    let page = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let page = page::filled(&page, comparison).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    fs::write(&path, page).expect("the page is writable");
+    fs::write(docs.join("performance.svg"), plot::svg(&comparison.rows)).expect("the folder is writable");
 }

@@ -1,152 +1,167 @@
-//! Times of queries over HTTP: 4,000 series for a day at ten seconds, 34 M samples.
+//! Times of the fifteen questions over HTTP, after their answers were found equal.
 
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use fastrand::Rng;
-use luminate_tests::bench::data::{Shape, Values, label_block, remote_write_body};
-use luminate_tests::bench::report::{Better, Figure, Report};
-use luminate_tests::bench::{load, median, p95};
+use luminate_tests::bench::compare::{Comparison, Row};
+use luminate_tests::bench::data::{METRICS, Shape};
+use luminate_tests::bench::encode::{Body, Encoder, Protocol};
+use luminate_tests::bench::engine::{Engine, Kind};
+use luminate_tests::bench::fleet::{Fleet, STEP};
+use luminate_tests::bench::load::{self, Server};
+use luminate_tests::bench::report::{Better, short};
+use luminate_tests::bench::{median, p95, p99};
 use luminate_tests::client::now;
-use luminate_tests::http::{Connection, request};
-use luminate_tests::remote_write::{HEADERS, compressed};
-use luminate_tests::worker::{Setup, Worker};
-use serde_json::{Value, json};
+use luminate_tests::http::{Connection, Response};
 
-const HOSTS: usize = 4_000;
-const METRIC: &str = "cpu_usage_user";
-const STEP: i64 = 10_000;
+use crate::Plan;
+use crate::questions::{ALL, Answer, Data, Question, Requests, compare};
+
+const HOSTS: usize = 400;
+const HOURS: i64 = 12;
 const HOUR: i64 = 3_600_000;
-const DAY: i64 = 24 * HOUR;
-/// Samples of a series in one request.
-const STEPS: i64 = 60;
-const SERIES_OF_A_REQUEST: usize = 500;
-const JSON: [(&str, &str); 1] = [("content-type", "application/json")];
+/// Rounds of a request that fills the store.
+const ROUNDS: usize = 60;
+const SAMPLES_OF_A_REQUEST: usize = 60_000;
+/// Requests of a question are sent over so many connections.
+const CONNECTIONS: usize = 2;
+/// A question is asked so often in a run, unless that takes too long.
+const TIMES: usize = 100;
+const AT_LEAST: usize = 7;
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Answers that are compared before anything is timed.
+const COMPARED: u64 = 2;
 
-/// Measures one worker with a day of samples.
-pub fn measure(report: &mut Report) {
-    println!("query: {HOSTS} series × 24 h at 10 s = {} samples", HOSTS as i64 * DAY / STEP);
-    let worker = Setup::new()
-        .with("ingest.max_batch", 100_000)
-        .with("query_limits.max_result_points", 200_000)
-        .with("storage.rocksdb.log_cap", "64 MiB")
-        .start();
-    // The day ends at the last full hour, so that questions meet whole buckets.
-    let end = now() / HOUR * HOUR;
-    fill(&worker, end - DAY);
-    load::settle(&worker);
-    ask(report, &worker, end);
+/// Measures every question on every engine.
+pub fn measure(comparison: &mut Comparison, plan: &Plan) {
+    let hosts = plan.size.of(HOSTS);
+    let data = Data { hosts, start: now() / HOUR * HOUR - HOURS * HOUR, hours: HOURS };
+    let series = hosts * METRICS.len();
+    let steps = (HOURS * HOUR / STEP) as usize;
+    println!("query: {series} series × {HOURS} h at 10 s = {} samples", short((series * steps) as f64));
+    let mut fleet = Fleet::new(series, Shape::Percent, data.start, 7);
+    let mut encoder = Encoder::with_batch(Protocol::RemoteWrite, SAMPLES_OF_A_REQUEST);
+    let bodies: Vec<Vec<Body>> = (0..steps / ROUNDS).map(|_| encoder.encode(&fleet.rounds(ROUNDS))).collect();
+    let mut rows: Vec<Row> =
+        ALL.iter().map(|question| Row::new("queries", question.name, "ms", Better::Less)).collect();
+    let mut expected = Vec::new();
+    for kind in &plan.engines {
+        let engine = filled(*kind, &bodies);
+        let mut asker = Asker::new(&engine);
+        let answers = asker.answers(&data);
+        if expected.is_empty() {
+            expected = answers;
+        } else {
+            judge(*kind, &expected, &answers, &mut rows);
+        }
+        for (number, (question, row)) in ALL.iter().zip(&mut rows).enumerate() {
+            let mut tails = Vec::new();
+            for run in 0..plan.runs {
+                let times = asker.times(question, &data, (1_000 * run + number) as u64);
+                row.push(*kind, median(&times));
+                tails.push((p95(&times), p99(&times)));
+            }
+            let middle = |tail: fn(&(f64, f64)) -> f64| median(&tails.iter().map(tail).collect::<Vec<_>>());
+            row.tails.insert(*kind, (middle(|tail| tail.0), middle(|tail| tail.1)));
+            println!(
+                "    {:<16} {:<24} {} ms",
+                kind.name(),
+                question.name,
+                short(row.median(*kind).unwrap_or(0.0))
+            );
+        }
+    }
+    rows.into_iter().for_each(|row| comparison.add(row));
 }
 
-fn fill(worker: &Worker, start: i64) {
-    let mut rng = Rng::with_seed(7);
-    let labels: Vec<Vec<u8>> = (0..HOSTS).map(|host| label_block(METRIC, host)).collect();
-    let mut values: Vec<Values> = (0..HOSTS).map(|_| Values::new(Shape::Decimals, &mut rng)).collect();
-    let rounds = DAY / STEP / STEPS;
-    for round in 0..rounds {
-        let mut bodies = Vec::new();
-        for (labels, values) in labels.chunks(SERIES_OF_A_REQUEST).zip(values.chunks_mut(SERIES_OF_A_REQUEST))
-        {
-            let samples: Vec<Vec<(i64, f64)>> = values
-                .iter_mut()
-                .map(|values| {
-                    let time = |step: i64| start + (round * STEPS + step) * STEP;
-                    (0..STEPS).map(|step| (time(step), values.next(&mut rng))).collect()
-                })
-                .collect();
-            let series =
-                labels.iter().zip(&samples).map(|(labels, samples)| (labels.as_slice(), samples.as_slice()));
-            bodies.push(compressed(&remote_write_body(series)));
-        }
-        let samples = SERIES_OF_A_REQUEST * STEPS as usize;
-        load::send_all(worker, 2, "/api/v1/prom/write", &HEADERS, &bodies, samples);
-        if (round + 1) % (rounds / 8) == 0 {
-            println!("    {:.0} % written", (round + 1) as f64 / rounds as f64 * 100.0);
+/// An engine that has the samples, in the form in which they stay.
+fn filled(kind: Kind, bodies: &[Vec<Body>]) -> Engine {
+    let started = Instant::now();
+    let mut engine = Engine::start(kind);
+    let endpoint = kind.endpoint(Protocol::RemoteWrite).expect("all take it");
+    load::send_rounds(&engine, CONNECTIONS, endpoint, bodies, Duration::MAX);
+    let bytes = engine.settle_on_disk().bytes;
+    load::settle(&engine);
+    println!(
+        "    {} has them after {:.0} s, in {} MB",
+        kind.name(),
+        started.elapsed().as_secs_f64(),
+        short(bytes as f64 / 1e6)
+    );
+    engine
+}
+
+/// Notes whose answers differ from the first engine's.
+fn judge(kind: Kind, expected: &[Vec<Answer>], answers: &[Vec<Answer>], rows: &mut [Row]) {
+    for ((expected, answers), row) in expected.iter().zip(answers).zip(rows) {
+        let differs = expected.iter().zip(answers).find_map(|(one, other)| compare(one, other).err());
+        if let Some(differs) = differs {
+            println!("    {} answers {} otherwise: {differs}", kind.name(), row.name);
+            row.remark = format!("{} ANSWERS OTHERWISE", kind.name());
         }
     }
 }
 
-fn ask(report: &mut Report, worker: &Worker, end: i64) {
-    let aggregate = |aggregation: &str, start: i64, end: i64, more: Value| {
-        let mut query = json!({"queryType": "aggregate", "metricName": METRIC, "aggregation": aggregation,
-                               "timeRange": {"start": start, "end": end}, "limit": 200_000, "timeout": "30s"});
-        query.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
-        query
-    };
-    let mut connection = Connection::open(worker.address()).expect("the worker listens");
-    let mut rng = Rng::with_seed(8);
-    let mut timed = |count: usize, rows: usize, query: &mut dyn FnMut(&mut Rng) -> Value| {
-        let mut times = Vec::new();
-        for run in 0..count + 2 {
-            let body = query(&mut rng).to_string();
-            let bytes = request("POST", "/api/v1/query", &JSON, body.as_bytes());
-            let started = Instant::now();
-            let answer = connection.exchange(&bytes).expect("an answer");
-            let taken = started.elapsed().as_secs_f64() * 1e3;
-            if run < 2 {
-                let found = answer.expect(200)["results"].as_array().map_or(0, Vec::len);
-                assert_eq!(found, rows, "rows of {body}");
-            } else {
-                times.push(taken);
-            }
-        }
-        times
-    };
-    let mut one_hour = |rng: &mut Rng| {
-        let start = end - HOUR * rng.i64(1..=24);
-        let host = format!("host_{}", rng.usize(0..HOSTS));
-        aggregate("max", start, start + HOUR, json!({"filters": {"hostname": host}, "interval": "1m"}))
-    };
-    let times = timed(300, 60, &mut one_hour);
-    add(report, "one series, one hour by minute", "the same: p95", &times, Some(0.5));
-    let mut raw_hour = |rng: &mut Rng| {
-        let start = end - HOUR * rng.i64(1..=24);
-        let host = format!("host_{}", rng.usize(0..HOSTS));
-        json!({"queryType": "range", "metricName": METRIC, "filters": {"hostname": host},
-               "timeRange": {"start": start, "end": start + HOUR}})
-    };
-    let times = timed(300, 360, &mut raw_hour);
-    add(report, "one series, one hour of raw samples", "the same, raw: p95", &times, None);
-    let mut by_host =
-        |_: &mut Rng| aggregate("avg", end - DAY, end, json!({"groupBy": ["hostname"], "interval": "1h"}));
-    let times = timed(15, 96_000, &mut by_host);
-    add(
-        report,
-        "4,000 series × 24 h, avg by host and hour (96,000 rows)",
-        "the same, by host: p95",
-        &times,
-        None,
-    );
-    let mut by_region =
-        |_: &mut Rng| aggregate("avg", end - DAY, end, json!({"groupBy": ["region"], "interval": "1h"}));
-    let times = timed(30, 192, &mut by_region);
-    add(
-        report,
-        "4,000 series × 24 h, avg by region and hour",
-        "the same, by region: p95",
-        &times,
-        Some(10.0),
-    );
-    let mut p99 = |_: &mut Rng| aggregate("p99", end - 7 * HOUR, end, json!({}));
-    let times = timed(15, 1, &mut p99);
-    add(report, "exact p99 over 10 M samples", "the same, p99: p95", &times, Some(45.0));
-    let mut rate = |_: &mut Rng| {
-        json!({"queryType": "rate", "metricName": METRIC, "interval": "5m", "groupBy": ["region"], "timeout": "30s",
-               "timeRange": {"start": end - HOUR, "end": end}})
-    };
-    let times = timed(30, 96, &mut rate);
-    add(report, "rate of 4,000 series × 1 h by region and 5 min", "the same, rate: p95", &times, None);
+struct Asker {
+    kind: Kind,
+    connections: Vec<Connection>,
 }
 
-/// Median and p95; every query's p95 stays below half a second.
-fn add(report: &mut Report, name: &'static str, tail: &'static str, times: &[f64], aim: Option<f64>) {
-    let figure = |name, value, now, aim| Figure {
-        name,
-        unit: "ms",
-        runs: vec![value],
-        better: Better::Less,
-        now,
-        aim,
-    };
-    report.add(figure(name, median(times), None, aim));
-    report.add(figure(tail, p95(times), Some(500.0), None));
+impl Asker {
+    fn new(engine: &Engine) -> Self {
+        let open = |_| Connection::open(engine.address()).expect("the engine listens");
+        Self { kind: engine.kind(), connections: (0..CONNECTIONS).map(open).collect() }
+    }
+
+    /// Some answers to each question.
+    fn answers(&mut self, data: &Data) -> Vec<Vec<Answer>> {
+        let mut answers = |question: &Question| {
+            let mut answer = |seed| {
+                let asked = question.draw(data, &mut Rng::with_seed(seed));
+                let answers = self.ask(&asked.requests(self.kind));
+                asked.read(self.kind, &answers)
+            };
+            (0..COMPARED).map(&mut answer).collect()
+        };
+        ALL.iter().map(&mut answers).collect()
+    }
+
+    /// Milliseconds of each time that the question was asked.
+    fn times(&mut self, question: &Question, data: &Data, seed: u64) -> Vec<f64> {
+        let mut rng = Rng::with_seed(seed);
+        let (started, mut times) = (Instant::now(), Vec::new());
+        while times.len() < AT_LEAST || (times.len() < TIMES && started.elapsed() < PATIENCE) {
+            let requests = question.draw(data, &mut rng).requests(self.kind);
+            let asked = Instant::now();
+            let answers = self.ask(&requests);
+            times.push(asked.elapsed().as_secs_f64() * 1e3);
+            assert!(answers.iter().all(|(_, answer)| answer.status == 200), "{}", question.name);
+        }
+        times
+    }
+
+    /// Sends all requests, over all connections, and reads their answers.
+    fn ask(&mut self, requests: &Requests) -> Vec<(Option<&'static str>, Response)> {
+        let count = self.connections.len();
+        let read = |number: usize, connection: &mut Connection| {
+            let own = || requests.iter().enumerate().skip(number).step_by(count);
+            own().for_each(|(_, (_, bytes))| connection.send(bytes).expect("the engine listens"));
+            own()
+                .map(|(place, (metric, _))| (place, *metric, connection.receive().expect("an answer")))
+                .collect::<Vec<_>>()
+        };
+        let mut answers: Vec<_> = if requests.len() == 1 {
+            read(0, &mut self.connections[0])
+        } else {
+            thread::scope(|scope| {
+                let read = &read;
+                let spawn = |(number, connection)| scope.spawn(move || read(number, connection));
+                let spawned: Vec<_> = self.connections.iter_mut().enumerate().map(spawn).collect();
+                spawned.into_iter().flat_map(|thread| thread.join().expect("a reader panicked")).collect()
+            })
+        };
+        answers.sort_by_key(|(place, ..)| *place);
+        answers.into_iter().map(|(_, metric, answer)| (metric, answer)).collect()
+    }
 }
