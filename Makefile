@@ -133,8 +133,11 @@ clients: build ## Let real agents write to the worker and count what arrives (ON
 	tests/cluster/build agents
 	tests/clients/run $(BIN)/luminate-worker $(ONLY)
 
-bench: build ## Measure the worker (PART=ingest,disk,series,query; RUNS=3)
-	$(BIN)/bench $(if $(PART),--part $(PART)) $(if $(RUNS),--runs $(RUNS))
+bench: build ## Measure Luminate beside its peers, 40 minutes (PART=ingest,query RUNS=3 ENGINE=luminate SIZE=quick; DOCS=docs keeps the figures)
+	.ci/tools peers
+	tests/peers/build
+	$(BIN)/bench $(if $(PART),--part $(PART)) $(if $(RUNS),--runs $(RUNS)) $(if $(ENGINE),--engine $(ENGINE)) \
+	    $(if $(SIZE),--size $(SIZE)) $(if $(DOCS),--docs $(DOCS))
 
 bench-clickhouse: build ## Measure Luminate over ClickHouse, and two other schemas (PART=schema,scale,query; RUNS=5)
 	$(BIN)/bench-clickhouse $(if $(PART),--part $(PART)) $(if $(RUNS),--runs $(RUNS))

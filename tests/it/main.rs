@@ -16,6 +16,7 @@ mod hostile;
 mod lifecycle;
 mod limits;
 mod line_protocol;
+mod measured;
 mod operate;
 mod otlp;
 mod overload;

@@ -9,6 +9,7 @@ pub mod fleet;
 pub mod load;
 pub mod page;
 pub mod plot;
+pub mod questions;
 pub mod report;
 
 /// The middle of `times`.

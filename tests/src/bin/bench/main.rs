@@ -9,7 +9,6 @@ mod day;
 mod disk;
 mod ingest;
 mod query;
-mod questions;
 mod recovery;
 mod series;
 

@@ -10,13 +10,13 @@ use luminate_tests::bench::encode::{Body, Encoder, Protocol};
 use luminate_tests::bench::engine::{Engine, Kind};
 use luminate_tests::bench::fleet::{Fleet, STEP};
 use luminate_tests::bench::load::{self, Server};
+use luminate_tests::bench::questions::{ALL, Answer, Data, Question, Requests, compare};
 use luminate_tests::bench::report::{Better, short};
 use luminate_tests::bench::{median, p95, p99};
 use luminate_tests::client::now;
 use luminate_tests::http::{Connection, Response};
 
 use crate::Plan;
-use crate::questions::{ALL, Answer, Data, Question, Requests, compare};
 
 const HOSTS: usize = 400;
 const HOURS: i64 = 12;

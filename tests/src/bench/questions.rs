@@ -9,11 +9,12 @@
 use std::collections::BTreeMap;
 
 use fastrand::Rng;
-use luminate_tests::bench::data::METRICS;
-use luminate_tests::bench::engine::Kind;
-use luminate_tests::bench::fleet::STEP;
-use luminate_tests::http::{Response, request};
 use serde_json::{Value, json};
+
+use super::data::METRICS;
+use super::engine::Kind;
+use super::fleet::STEP;
+use crate::http::{Response, request};
 
 const MINUTE: i64 = 60_000;
 const HOUR: i64 = 60 * MINUTE;
@@ -297,4 +298,93 @@ pub fn compare(one: &Answer, other: &Answer) -> Result<(), String> {
 
 fn escaped(text: &str) -> String {
     text.bytes().map(|byte| format!("%{byte:02X}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DATA: Data = Data { hosts: 20, start: 100 * HOUR, hours: 12 };
+
+    fn drawn(name: &str) -> Asked {
+        let question = ALL.iter().find(|question| question.name == name).expect("a question");
+        question.draw(&DATA, &mut Rng::with_seed(1))
+    }
+
+    fn answer(body: Value) -> Response {
+        Response { status: 200, headers: Vec::new(), body: body.to_string().into_bytes() }
+    }
+
+    #[test]
+    fn questions_stay_within_the_data() {
+        for question in ALL {
+            for seed in 0..100 {
+                let asked = question.draw(&DATA, &mut Rng::with_seed(seed));
+                let end = DATA.start + DATA.hours * HOUR;
+                assert!(
+                    DATA.start <= asked.start && asked.start < asked.end && asked.end <= end,
+                    "{asked:?}"
+                );
+                let again = question.draw(&DATA, &mut Rng::with_seed(seed));
+                assert_eq!(asked.requests(Kind::Prometheus), again.requests(Kind::Prometheus));
+            }
+        }
+    }
+
+    #[test]
+    fn luminate_is_asked_by_metric_and_machine_the_others_at_once() {
+        let asked = drawn("single-groupby-5-8-1");
+        let counts = Kind::ALL.map(|kind| asked.requests(kind).len());
+        assert_eq!(counts, [40, 1, 5]);
+        let counts = Kind::ALL.map(|kind| drawn("double-groupby-all").requests(kind).len());
+        assert_eq!(counts, [10, 1, 10]);
+    }
+
+    #[test]
+    fn maxima_of_several_machines_read_as_one_number_everywhere() {
+        let asked = drawn("single-groupby-1-8-1");
+        let (start, end) = (asked.start, (asked.start + MINUTE) as f64 / 1e3);
+        let row = |value: f64| {
+            let row = json!({"groupKey": {}, "timestamp": start, "value": value, "count": 6});
+            (Some(METRICS[0]), answer(json!({"results": [row], "truncated": false})))
+        };
+        let luminate = asked.read(Kind::Luminate, &[row(7.0), row(9.0), row(8.0)]);
+        let series =
+            |metric: Value| answer(json!({"data": {"result": [{"metric": metric, "values": [[end, "9"]]}]}}));
+        let named = series(json!({"__name__": METRICS[0]}));
+        let victoria_metrics = asked.read(Kind::VictoriaMetrics, &[(None, named)]);
+        let prometheus = asked.read(Kind::Prometheus, &[(Some(METRICS[0]), series(json!({})))]);
+        assert_eq!(compare(&luminate, &victoria_metrics), Ok(()));
+        assert_eq!(compare(&luminate, &prometheus), Ok(()));
+        assert_eq!(luminate.into_values().collect::<Vec<_>>(), [9.0]);
+    }
+
+    #[test]
+    fn samples_below_the_threshold_are_no_answer() {
+        let asked = drawn("high-cpu-1");
+        let row = |second: i64, value: f64| json!({"timestamp": asked.start + second * 1_000, "value": value, "dimensions": {"hostname": "host_3"}});
+        let body = json!({"results": [row(5, 90.0), row(15, 91.0)], "truncated": false});
+        let luminate = asked.read(Kind::Luminate, &[(Some(METRICS[0]), answer(body))]);
+        let seen = (asked.start + 20_000) as f64 / 1e3;
+        let series =
+            json!({"metric": {"__name__": METRICS[0], "hostname": "host_3"}, "values": [[seen, "91"]]});
+        let other =
+            asked.read(Kind::VictoriaMetrics, &[(None, answer(json!({"data": {"result": [series]}})))]);
+        assert_eq!(compare(&luminate, &other), Ok(()));
+    }
+
+    #[test]
+    fn differences_beyond_rounding_are_told() {
+        let answer = |place: i64, value: f64| {
+            Answer::from([
+                (("m".to_owned(), "h".to_owned(), 1), 0.5),
+                (("m".to_owned(), "h".to_owned(), place), value),
+            ])
+        };
+        assert_eq!(compare(&answer(2, 50.0), &answer(2, 50.0 + 1e-9)), Ok(()));
+        assert!(compare(&answer(2, 50.0), &answer(2, 50.1)).is_err());
+        assert!(compare(&answer(2, 50.0), &answer(3, 50.0)).is_err());
+        assert!(compare(&answer(2, 50.0), &answer(1, 50.0)).is_err(), "a number is missing");
+        assert!(compare(&Answer::new(), &Answer::new()).is_err(), "nothing was compared");
+    }
 }
