@@ -137,7 +137,7 @@ bench: build ## Measure Luminate beside its peers, 40 minutes (PART=ingest,query
 	.ci/tools peers
 	tests/peers/build
 	$(BIN)/bench $(if $(PART),--part $(PART)) $(if $(RUNS),--runs $(RUNS)) $(if $(ENGINE),--engine $(ENGINE)) \
-	    $(if $(SIZE),--size $(SIZE)) $(if $(DOCS),--docs $(DOCS))
+	    $(if $(PROTOCOL),--protocol $(PROTOCOL)) $(if $(SIZE),--size $(SIZE)) $(if $(DOCS),--docs $(DOCS))
 
 bench-clickhouse: build ## Measure Luminate over ClickHouse, and two other schemas (PART=schema,scale,query; RUNS=5)
 	$(BIN)/bench-clickhouse $(if $(PART),--part $(PART)) $(if $(RUNS),--runs $(RUNS))

@@ -3,6 +3,7 @@
 
 use std::io::Write;
 
+use clap::ValueEnum;
 use prost::Message;
 
 use super::data::{METRICS, dimensions, remote_write_series, timestamp_and_value};
@@ -10,7 +11,7 @@ use super::fleet::Round;
 use crate::remote_write::{Label, compressed};
 
 /// A way in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Protocol {
     /// InfluxDB's line protocol, ten fields a line.
     LineWide,
@@ -25,6 +26,7 @@ pub enum Protocol {
     /// VictoriaMetrics' JSON lines.
     JsonLines,
     /// OpenTSDB's JSON, which is VictoriaMetrics' nearest to Luminate's.
+    #[value(name = "opentsdb")]
     OpenTsdb,
 }
 

@@ -81,7 +81,7 @@ const SESSIONS: [Session; 5] = [
 
 /// Measures every session on every engine, in turns.
 pub fn measure(comparison: &mut Comparison, plan: &Plan) {
-    for session in &SESSIONS {
+    for session in SESSIONS.iter().filter(|session| !session.wanted(plan).is_empty()) {
         let series = plan.size.of(session.series);
         let name = session.name(series);
         println!("ingest: {name}, ten dimensions, {CONNECTIONS} connections");
@@ -113,14 +113,23 @@ impl Session {
         format!("{} series{shape}{churn}", short(series as f64))
     }
 
+    /// The protocols that are wanted, and that an engine takes.
+    fn wanted(&self, plan: &Plan) -> Vec<(Protocol, usize)> {
+        let wanted = |protocol: Protocol| {
+            let named = plan.protocols.is_empty() || plan.protocols.contains(&protocol);
+            named && plan.engines.iter().any(|kind| kind.endpoint(protocol).is_some())
+        };
+        self.protocols.iter().filter(|(protocol, _)| wanted(*protocol)).copied().collect()
+    }
+
     fn prepare(&self, series: usize, plan: &Plan) -> Vec<Prepared> {
         let started = Instant::now();
-        let rounds: usize = self.protocols.iter().map(|(_, rounds)| rounds + 1).sum();
+        let protocols = self.wanted(plan);
+        let rounds: usize = protocols.iter().map(|(_, rounds)| rounds + 1).sum();
         let from = now() - STEP * (rounds as i64 + 6);
         let mut fleet = Fleet::new(series, self.shape, from, 1).churning(self.churn);
-        let wanted = |protocol| plan.engines.iter().any(|kind| kind.endpoint(protocol).is_some());
         let mut prepared = Vec::new();
-        for (protocol, rounds) in self.protocols.iter().filter(|(protocol, _)| wanted(*protocol)) {
+        for (protocol, rounds) in &protocols {
             let mut encoder = Encoder::new(*protocol);
             let mut encode = |round: Round| encoder.encode(std::slice::from_ref(&round));
             let first = vec![encode(fleet.next_round())];

@@ -18,6 +18,7 @@ use std::time::Instant;
 
 use clap::{Parser, ValueEnum};
 use luminate_tests::bench::compare::Comparison;
+use luminate_tests::bench::encode::Protocol;
 use luminate_tests::bench::engine::Kind;
 use luminate_tests::bench::report::Report;
 use luminate_tests::bench::{page, plot};
@@ -73,6 +74,9 @@ struct Arguments {
     /// Only these engines.
     #[arg(long, value_delimiter = ',')]
     engine: Vec<Kind>,
+    /// Of the ways in only these.
+    #[arg(long, value_delimiter = ',')]
+    protocol: Vec<Protocol>,
     /// How often each is measured; the median counts.
     #[arg(long, default_value_t = 3)]
     runs: usize,
@@ -87,14 +91,20 @@ struct Arguments {
 /// What the parts are measured with.
 struct Plan {
     engines: Vec<Kind>,
+    /// Nothing: all of them.
+    protocols: Vec<Protocol>,
     runs: usize,
     size: Size,
 }
 
 fn main() {
     let arguments = Arguments::parse();
-    let plan =
-        Plan { engines: engines(&arguments.engine), runs: arguments.runs.max(1), size: arguments.size };
+    let plan = Plan {
+        engines: engines(&arguments.engine),
+        protocols: arguments.protocol,
+        runs: arguments.runs.max(1),
+        size: arguments.size,
+    };
     let wanted = |part: Part| match arguments.part.is_empty() {
         true => part != Part::Report,
         false => arguments.part.contains(&part),
