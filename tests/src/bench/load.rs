@@ -130,17 +130,28 @@ pub fn send_rounds(
     limit: Duration,
 ) -> Cost {
     let started = Instant::now();
+    let progress: Vec<AtomicUsize> = (0..connections).map(|_| AtomicUsize::new(0)).collect();
     run(server, connections, |client, sender| {
         let mut sent = 0;
-        for body in rounds.iter().flat_map(|bodies| bodies.iter().skip(client).step_by(connections)) {
-            if started.elapsed() > limit {
-                break;
+        for (number, bodies) in rounds.iter().enumerate().take_while(|_| started.elapsed() < limit) {
+            keep_step(&progress, client, number);
+            for body in bodies.iter().skip(client).step_by(connections) {
+                sender.send(&endpoint.request(body));
+                sent += body.samples;
             }
-            sender.send(&endpoint.request(body));
-            sent += body.samples;
         }
+        progress[client].store(usize::MAX, Ordering::Relaxed);
         sent
     })
+}
+
+/// Waits while a client is ahead: Prometheus takes nothing that is an hour older than the newest.
+fn keep_step(progress: &[AtomicUsize], client: usize, round: usize) {
+    const LEAD: usize = 2;
+    progress[client].store(round, Ordering::Relaxed);
+    while progress.iter().any(|other| other.load(Ordering::Relaxed).saturating_add(LEAD) < round) {
+        thread::sleep(Duration::from_micros(200));
+    }
 }
 
 /// Sends bodies as [`send_rounds`] does, `samples_a_second` of them whatever the server does. An acknowledgement's time counts

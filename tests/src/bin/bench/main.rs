@@ -23,8 +23,6 @@ use luminate_tests::bench::engine::Kind;
 use luminate_tests::bench::report::Report;
 use luminate_tests::bench::{page, plot};
 
-const FILE: &str = "bench.json";
-
 /// What can be measured by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Part {
@@ -56,6 +54,14 @@ enum Size {
 }
 
 impl Size {
+    /// Where the figures are kept.
+    fn file(self) -> &'static str {
+        match self {
+            Self::Full => "bench.json",
+            Self::Quick => "bench-quick.json",
+        }
+    }
+
     /// So much of it, at this size.
     fn of(self, full: usize) -> usize {
         match self {
@@ -131,8 +137,8 @@ fn main() {
     if full && wanted(Part::Day) {
         day::measure(&mut report);
     }
-    comparison.save(FILE);
-    report.save(FILE);
+    comparison.save(plan.size.file());
+    report.save(plan.size.file());
     comparison.print();
     report.print();
     if let Some(docs) = arguments.docs {
