@@ -263,20 +263,25 @@ impl Decoded {
 struct Resolver<'a> {
     lookup: &'a dyn SeriesLookup,
     described: HashMap<Spelling, RowSeries>,
+    /// The last series that was found.
+    previous: SeriesHandle,
 }
 
 impl<'a> Resolver<'a> {
     fn new(lookup: &'a dyn SeriesLookup) -> Self {
-        Self { lookup, described: HashMap::new() }
+        Self { lookup, described: HashMap::new(), previous: SeriesHandle(0) }
     }
 
     fn hash(&self, spelled: &[u8]) -> Spelling {
         self.lookup.hasher().hash(spelled)
     }
 
-    fn find(&self, spelling: Spelling) -> Option<RowSeries> {
-        match self.lookup.find(spelling) {
-            Some(handle) => Some(RowSeries::Known(handle)),
+    fn find(&mut self, spelling: Spelling) -> Option<RowSeries> {
+        match self.lookup.find_after(self.previous, spelling) {
+            Some(handle) => {
+                self.previous = handle;
+                Some(RowSeries::Known(handle))
+            }
             None if self.described.is_empty() => None,
             None => self.described.get(&spelling).copied(),
         }

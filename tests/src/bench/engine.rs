@@ -308,8 +308,10 @@ fn options(path: &Path) -> Options {
         threads: 2,
         default_retention: 30 * DAY.as_millis() as i64,
         retention_check: DAY,
+        heavy_samples: u64::MAX,
         seal_window: DAY,
         log_cap: 4 << 30,
+        backups: None,
         clock: Arc::new(SystemClock),
     }
 }

@@ -383,6 +383,12 @@ pub trait SeriesLookup: Send + Sync {
     fn hasher(&self) -> &SpellingHasher;
     /// The series that was once described with this spelling, if the store remembers.
     fn find(&self, spelling: Spelling) -> Option<SeriesHandle>;
+    /// The same, where the row before was of series `previous`: agents repeat their order, so a store may look at what
+    /// comes after it first.
+    fn find_after(&self, previous: SeriesHandle, spelling: Spelling) -> Option<SeriesHandle> {
+        let _ = previous;
+        self.find(spelling)
+    }
 }
 
 /// An export under way: dropped, it ends.

@@ -21,6 +21,7 @@ mod catalog;
 mod column;
 mod core;
 mod definitions;
+mod guesses;
 mod identity;
 mod listing;
 mod order;
@@ -48,10 +49,14 @@ use roaring::RoaringBitmap;
 use crate::model::{MetricName, Tenant};
 use crate::store::Result;
 
+use guesses::Guesses;
 use spellings::Allowance;
 
 pub use definitions::Definitions;
 pub use tenant::TenantIndex;
+
+/// One series in so many spellings may have its mark for guesses: a series is spelled in a few ways.
+const GUESSES_SHARE: usize = 4;
 
 /// How an index is made.
 #[derive(Clone)]
@@ -84,6 +89,7 @@ struct Shared {
     secret: Arc<[u8; 192]>,
     memory_budget: u64,
     allowance: Allowance,
+    guesses: Guesses,
     next_series: AtomicU32,
     next_metric: AtomicU32,
     /// Names of metrics by number. One stays when the metric's last series is gone: the log and pages
@@ -130,6 +136,7 @@ impl Index {
             secret: Arc::new(options.secret),
             memory_budget: options.memory_budget,
             allowance: Allowance::new(options.max_spellings),
+            guesses: Guesses::new(options.max_spellings / GUESSES_SHARE),
             next_series: AtomicU32::new(0),
             next_metric: AtomicU32::new(0),
             names: RwLock::default(),

@@ -32,6 +32,8 @@ pub struct TenantIndex {
     shared: Arc<Shared>,
     hasher: SpellingHasher,
     spellings: Spellings,
+    /// What its marks among the guesses of all tenants differ by.
+    salt: u64,
     pub(super) core: RwLock<Core>,
     accounted: AtomicUsize,
 }
@@ -41,8 +43,10 @@ type Resolved = std::result::Result<u32, Refusal>;
 impl TenantIndex {
     pub(super) fn new(tenant: Tenant, shared: Arc<Shared>) -> Self {
         shared.account(0, Spellings::fixed_bytes() + size_of::<Self>());
+        let hasher = SpellingHasher::new(*shared.secret);
         Self {
-            hasher: SpellingHasher::new(*shared.secret),
+            salt: hasher.hash(tenant.as_str().as_bytes()).0 as u64,
+            hasher,
             spellings: Spellings::default(),
             core: RwLock::new(Core::new(shared.secret.clone())),
             accounted: AtomicUsize::new(0),
@@ -133,7 +137,7 @@ impl TenantIndex {
             let series = core.known().len() as usize;
             for (spelling, id) in part.iter().filter(|(_, id)| core.known().contains(*id)) {
                 let grown = self.spellings.insert(*spelling, *id, series, &self.shared.allowance);
-                self.shared.account(0, grown);
+                self.shared.account(0, grown + self.shared.guesses.set(*id, self.salt, *spelling));
             }
         }
     }
@@ -188,6 +192,7 @@ impl TenantIndex {
         }
         let freed = self.spellings.retain(|id| !gone.contains(id), &self.shared.allowance);
         self.shared.account(freed, 0);
+        ids.iter().for_each(|id| self.shared.guesses.clear(*id));
         // 3. The holes that they leave.
         let mut core = self.core.write();
         core.tidy();
@@ -322,6 +327,14 @@ impl SeriesLookup for TenantIndex {
 
     fn find(&self, spelling: Spelling) -> Option<SeriesHandle> {
         self.spellings.find(spelling).map(SeriesHandle)
+    }
+
+    fn find_after(&self, previous: SeriesHandle, spelling: Spelling) -> Option<SeriesHandle> {
+        let next = previous.0.wrapping_add(1);
+        if self.shared.guesses.is(next, self.salt, spelling) {
+            return Some(SeriesHandle(next));
+        }
+        self.find(spelling)
     }
 }
 
