@@ -88,7 +88,9 @@ fn a_full_disk_refuses_writes_and_answers_questions_until_it_has_room() {
     }
     assert!(refused > 60 && stored.len() > 50, "{} stored, {refused} refused", stored.len());
     assert_eq!(client.count("m"), 2_000 * stored.len() as u64);
-    assert_eq!(client.get("/api/v1/health/live").status, 200);
+    for probe in ["live", "ready"] {
+        assert_eq!(client.get(&format!("/api/v1/health/{probe}")).status, 200, "{probe}");
+    }
     // 2. Room again: within 5 s it takes writes.
     fs::remove_file(&ballast).unwrap();
     let freed = Instant::now();
@@ -161,7 +163,7 @@ fn a_disk_that_fails_under_a_worker_leaves_reads_and_every_acked_sample() {
     }
     assert_eq!(client.count("m"), 4_000, "questions are answered");
     assert_eq!(client.get("/api/v1/health").status, 503);
-    assert_eq!(client.get("/api/v1/health/live").status, 200);
+    assert!(worker.is_ready(), "or nobody would be led to it");
     worker.kill();
     let folder = volume.disk.path();
     let device = format!("/dev/{}", volume.device);

@@ -244,7 +244,10 @@ impl Check {
         }
         self.report.counts.layers = layers.len() as u64;
         let stored = tables.stored_layers().unwrap_or_else(|error| {
-            self.report.damage(Damage::of("tables", &error));
+            // What is damaged of a layer that is in use is told already.
+            if self.report.is_sound() {
+                self.report.damage(Damage::of("tables", &error));
+            }
             Vec::new()
         });
         let named = |place: &(i32, u64)| layers.iter().any(|record| (record.day, record.id) == *place);

@@ -256,6 +256,8 @@ impl Tables {
                     rest = &rest[rest.partition_point(|id| *id <= key.last_series)..];
                 }
                 _ => {
+                    // A table that can't be read looks like one without the page until the next seek.
+                    iterator.status().map_err(failed)?;
                     // No page holds this one: go on with the first series of the next page.
                     match iterator.valid() {
                         true => iterator.next(),

@@ -529,19 +529,16 @@ impl MetricsStore for RocksDb {
 
     async fn health(&self) -> Health {
         let inner = &self.inner;
-        let log = match inner.failure() {
-            Some(_) => Err("the log has failed; writes are refused until a restart".to_owned()),
-            None => Ok(()),
-        };
-        let seal = match &*inner.seal_failure.lock() {
-            Some(_) => Err("the last seal failed and is tried again".to_owned()),
-            None => Ok(()),
-        };
+        // Questions are answered on a disk that is full or can only be read.
+        let log = inner.failure().map(|_| "the log has failed; writes are refused until a restart");
+        let seal = inner.seal_failure.lock().as_ref().map(|_| "the last seal failed and is tried again");
+        let degraded = [("log", log), ("seal", seal)].into_iter();
+        let degraded = degraded.filter_map(|(name, why)| Some((name, why?.to_owned()))).collect();
         let open = match inner.is_stopping() {
             true => Err("the store is closing".to_owned()),
             false => Ok(()),
         };
-        Health::of(vec![("open", open), ("log", log), ("seal", seal)])
+        Health { checks: vec![("open", open)], degraded }
     }
 
     fn pressure(&self) -> f64 {
