@@ -15,6 +15,8 @@ mod store;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use luminate_storage::rocksdb::check::check;
@@ -25,6 +27,8 @@ use store::{Asked, Original};
 /// Flips of one store, before another is made.
 const FLIPS_OF_A_STORE: u32 = 250;
 const PROGRESS: Duration = Duration::from_secs(10);
+/// A flip after which nothing ends within this hangs for ever.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A fault put in on purpose, which the harness must catch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -158,6 +162,7 @@ fn cycle(original: &Original, fault: Fault, random: &mut fastrand::Rng, summary:
         _ => Flip::anywhere(copy.path(), random)?,
     };
     flip.apply()?;
+    let _watched = Watch::begin(format!("{flip}; seed {}", summary.seed));
     let damaged = fault != Fault::BlindCheck && is_damaged(copy.path());
     let asked = original.ask(copy.path());
     let tally = summary.files.entry(flip.kind).or_default();
@@ -180,6 +185,22 @@ fn cycle(original: &Original, fault: Fault, random: &mut fastrand::Rng, summary:
             Err(format!("the check called it sound after {flip}, but: {why}"))
         }
         _ => Ok(()),
+    }
+}
+
+/// Ends the process when it lives too long: a thread that hangs can't be ended otherwise.
+struct Watch(#[allow(dead_code, reason = "dropping it says that the cycle has ended")] Sender<()>);
+
+impl Watch {
+    fn begin(what: String) -> Self {
+        let (sender, ended) = channel();
+        thread::spawn(move || {
+            if ended.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+                println!("failed: nothing ends after {what}");
+                std::process::exit(1);
+            }
+        });
+        Self(sender)
     }
 }
 

@@ -44,14 +44,14 @@ pub fn check(path: &Path, progress: Progress<'_>) -> Result<Report> {
     refuse_what_is_none(path)?;
     // 1. The tables as a whole. IO.
     let Some(tables) = check.open(&path.join("tables"))? else {
-        check.log(&path.join("log"), 0)?;
+        check.log(&path.join("log"), None)?;
         return Ok(check.report);
     };
     // 2. What `meta` says of them, and the definitions of series. IO.
     let meta = check.meta(&tables)?;
     check.definitions(&tables);
     // 3. The log behind them. IO.
-    check.log(&path.join("log"), meta.sealed.through)?;
+    check.log(&path.join("log"), Some(meta.sealed.through))?;
     check.presence(&meta);
     // 4. Every page. IO.
     check.layers(&tables, &meta.layers, progress);
@@ -189,7 +189,9 @@ impl Check {
         }
     }
 
-    fn log(&mut self, directory: &Path, sealed: u64) -> Result<()> {
+    /// Reads the log behind the last commit that tables hold. Where that isn't known, nobody can say what is
+    /// missing before the first segment.
+    fn log(&mut self, directory: &Path, sealed: Option<u64>) -> Result<()> {
         let mut accepted = BTreeMap::new();
         let (index, defined) = (&self.index, &mut self.defined);
         let mut apply = |commit: u64, body: &[u8]| {
@@ -202,14 +204,16 @@ impl Check {
                 Ok(())
             })
         };
-        let found = log::inspect(directory, sealed, &mut apply)?;
+        let found = log::inspect(directory, sealed.unwrap_or(0), &mut apply)?;
         self.report.counts.log_commits = found.commits;
         self.report.counts.bytes += found.bytes;
         self.report.notes.extend(found.notes);
-        for lost in &found.lost {
+        for lost in found.lost.iter().filter(|lost| sealed.is_some() || lost.offset > 0) {
             self.report.damage(damage_of(lost, &accepted));
         }
-        if found.last_commit < sealed && found.lost.is_empty() {
+        if let Some(sealed) = sealed.filter(|sealed| found.last_commit < *sealed)
+            && found.lost.is_empty()
+        {
             let last = found.last_commit;
             let what = format!("it ends at commit {last}, but tables hold commits through {sealed}");
             self.report.damage(Damage::of("log", &StoreError::corrupt(what)));

@@ -3,6 +3,7 @@
 //! Nothing else in this crate names RocksDB. Integers in keys are big endian, so that byte order is
 //! their order; every field has a fixed width, so no two tenants' or metrics' keys can touch.
 
+mod records;
 mod stored;
 
 use std::path::{Path, PathBuf};
@@ -151,6 +152,7 @@ impl Tables {
     /// # Errors
     /// `Unavailable` when it is open elsewhere, `Corrupt`, `Internal`.
     pub fn open(directory: &Path, cache_bytes: usize) -> Result<Self> {
+        records::look(directory)?;
         let incoming = directory.join("incoming");
         // Files of a seal that was cut off: nothing refers to them.
         if incoming.exists() {

@@ -9,7 +9,7 @@ use ::rocksdb::{Cache, ColumnFamilyDescriptor, DB, DBPinnableSlice, DBRecoveryMo
 
 use crate::store::{Result, StoreError};
 
-use super::{DEFINITIONS, META, PAGES, PageKey, Prefix, SUMMARIES, Tables, failed, family_options};
+use super::{DEFINITIONS, META, PAGES, PageKey, Prefix, SUMMARIES, Tables, failed, family_options, records};
 
 const CACHE_BYTES: usize = 8 << 20;
 const READ_AHEAD: usize = 1 << 20;
@@ -49,6 +49,7 @@ impl Tables {
     /// # Errors
     /// `Corrupt`, `Internal`.
     pub fn read_only(directory: &Path, strictness: Strictness) -> Result<Self> {
+        records::look(directory)?;
         let cache = Cache::new_lru_cache(CACHE_BYTES);
         let mut options = Options::default();
         options.set_max_open_files(256);
