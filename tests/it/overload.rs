@@ -58,11 +58,11 @@ impl Flood {
     }
 }
 
-/// Runs `body` while sixteen clients ask `question` again and again.
-fn while_flooded(client: &Client, question: &Value, body: impl FnOnce()) -> [u64; 3] {
+/// Runs `body` while so many clients ask `question` again and again.
+fn while_flooded(clients: usize, client: &Client, question: &Value, body: impl FnOnce()) -> [u64; 3] {
     let (flood, over) = (Flood::default(), AtomicBool::new(false));
     thread::scope(|scope| {
-        for _ in 0..16 {
+        for _ in 0..clients {
             scope.spawn(|| {
                 while !over.load(Ordering::Relaxed) {
                     flood.count(&client.query(question));
@@ -107,7 +107,8 @@ fn what_matters_most_is_answered_and_the_rest_is_told_to_come_again() {
     let known = |n: i64| sample("small", t + n, 2.0, &[]);
     let new = |n: i64| sample("small", t, 2.0, &[("n", &n.to_string())]);
     let mut refused = Vec::new();
-    let counts = while_flooded(&client, &heavy(), || {
+    // More than are answered within the second that one waits.
+    let counts = while_flooded(120, &client, &heavy(), || {
         for n in 0..40 {
             assert_eq!(worker.client().get("/api/v1/health/ready").status, 200);
             assert_eq!(client.write(&[known(2 * n)]).status, 200, "a known series");
@@ -146,7 +147,7 @@ fn where_there_is_room_nobody_is_shed() {
         .start();
     let client = worker.client();
     inhabit(&client);
-    let counts = while_flooded(&client, &heavy(), || {
+    let counts = while_flooded(16, &client, &heavy(), || {
         for n in 0..20 {
             client.store(&[sample("small", now() - 500, 2.0, &[("n", &format!("{n}"))])]);
         }

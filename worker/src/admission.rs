@@ -14,6 +14,8 @@
 //! known series have a share of one: they are refused only where there is no room left, by [`crate::body`] or by
 //! the store itself.
 
+mod weights;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -26,6 +28,8 @@ use crate::body::BodyBudget;
 use crate::error::Error;
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
+
+use weights::Weights;
 
 /// How long a request that may wait waits for room: a burst shorter than this delays and sheds nothing.
 const PATIENCE: Duration = Duration::from_millis(1_000);
@@ -126,6 +130,7 @@ pub struct Gate {
     heavy_samples: u64,
     queries: AtomicU32,
     waiting: AtomicU32,
+    weights: Weights,
     bodies: BodyBudget,
     lifecycle: Arc<Lifecycle>,
     metrics: Arc<Metrics>,
@@ -170,6 +175,7 @@ impl Gate {
             heavy_samples,
             queries: AtomicU32::new(0),
             waiting: AtomicU32::new(0),
+            weights: Weights::default(),
             bodies,
             lifecycle,
             metrics,
@@ -209,17 +215,25 @@ impl Gate {
         tenant: &Tenant,
         query: &Query,
     ) -> Result<Admitted, Error> {
-        let weight = match store.weight(tenant, query) {
+        let known = store.weight(tenant, query).or_else(|| self.weights.of(tenant, query));
+        let weight = match known {
             Some(weight) => weight,
             None if self.pressure().admits(Class::HeavyQuery) => 0,
             None => {
                 // A plan costs the server something too, so asking for one has a place like a light query.
                 let _asking = self.enter(Class::LightQuery).await?;
-                store.explain(tenant, query).await?.samples
+                let weight = store.explain(tenant, query).await?.samples;
+                self.weights.note(tenant, query, weight);
+                weight
             }
         };
         let heavy = weight > self.heavy_samples;
         self.enter(if heavy { Class::HeavyQuery } else { Class::LightQuery }).await
+    }
+
+    /// `query` has looked at so many samples, and so will one like it.
+    pub fn weighed(&self, tenant: &Tenant, query: &Query, samples: u64) {
+        self.weights.note(tenant, query, samples);
     }
 
     /// Whether a write may create series now. It can't wait: it holds memory that others need.

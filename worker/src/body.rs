@@ -160,9 +160,11 @@ impl FromRequest<AppState> for Received {
         if announced.and_then(|length| length.parse().ok()).is_some_and(|length: u64| length > limit) {
             return Err(Error::BodyTooLarge { limit });
         }
+        let announced = announced.and_then(|length| length.parse().ok()).unwrap_or(0);
         // Whoever has been let in so far is known.
         let share = state.bodies.share(request.extensions().get());
-        let read = read(request.into_body(), limit, server.body_timeout.duration(), share).await;
+        let body = Incoming { body: request.into_body(), announced, limit };
+        let read = read(body, server.body_timeout.duration(), share).await;
         read.inspect_err(|error| {
             if *error == Error::Overloaded {
                 state.metrics.limit_hit(NAME);
@@ -171,16 +173,28 @@ impl FromRequest<AppState> for Received {
     }
 }
 
+/// A body on its way.
+struct Incoming {
+    body: Body,
+    /// Its length, if its client says so; 0 otherwise.
+    announced: u64,
+    limit: u64,
+}
+
 /// Reads `body` to its end.
 ///
 /// # Errors
 /// `BodyTooLarge`, `RequestTimeout`, `Overloaded`, `InvalidBody` when the client stops in the middle.
-async fn read(body: Body, limit: u64, timeout: Duration, share: Share) -> Result<Received, Error> {
-    tokio::time::timeout(timeout, collect(body, limit, share)).await.map_err(|_| Error::RequestTimeout)?
+async fn read(body: Incoming, timeout: Duration, share: Share) -> Result<Received, Error> {
+    tokio::time::timeout(timeout, collect(body, share)).await.map_err(|_| Error::RequestTimeout)?
 }
 
-async fn collect(mut body: Body, limit: u64, mut share: Share) -> Result<Received, Error> {
-    let mut bytes = BytesMut::new();
+async fn collect(
+    Incoming { mut body, announced, limit }: Incoming,
+    mut share: Share,
+) -> Result<Received, Error> {
+    // What isn't written to takes no memory yet, and what is announced need not be copied to grow.
+    let mut bytes = BytesMut::with_capacity(usize::try_from(announced.min(limit)).unwrap_or(0));
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| Error::InvalidBody(Fault::whole("the body ends before its end")))?;
         let Ok(data) = frame.into_data() else { continue };
@@ -189,6 +203,10 @@ async fn collect(mut body: Body, limit: u64, mut share: Share) -> Result<Receive
             return Err(Error::BodyTooLarge { limit });
         }
         share.grow_to(length)?;
+        if bytes.capacity() < bytes.len() + data.len() {
+            // The old room, until all is copied into the new one of twice its size.
+            share.grow_to(3 * length)?;
+        }
         bytes.extend_from_slice(&data);
     }
     Ok(Received { bytes: bytes.freeze(), _share: share })
@@ -205,7 +223,10 @@ mod tests {
         let budget = BodyBudget::new(1 << 20, 1 << 20);
         let read = |size: usize, limit| {
             let share = budget.share(None);
-            async move { read(Body::from(vec![7; size]), limit, LONG, share).await.map(|body| body.bytes.len()) }
+            async move {
+                let body = Incoming { body: Body::from(vec![7; size]), announced: 0, limit };
+                read(body, LONG, share).await.map(|body| body.bytes.len())
+            }
         };
         assert_eq!(read(10, 10).await, Ok(10));
         assert_eq!(read(11, 10).await, Err(Error::BodyTooLarge { limit: 10 }));
@@ -215,7 +236,8 @@ mod tests {
     #[tokio::test]
     async fn the_budget_is_given_back_when_the_request_is_done() {
         let budget = BodyBudget::new(2 * STEP, 2 * STEP);
-        let read = || read(Body::from(vec![7; 5000]), 10_000, LONG, budget.share(None));
+        let body = || Incoming { body: Body::from(vec![7; 5000]), announced: 5000, limit: 10_000 };
+        let read = || read(body(), LONG, budget.share(None));
         let first = read().await.unwrap();
         assert_eq!(read().await.unwrap_err(), Error::Overloaded);
         drop(first);
@@ -245,7 +267,8 @@ mod tests {
     async fn a_body_that_never_ends_is_given_up() {
         let stalled = Body::from_stream(futures_util::stream::pending::<Result<Bytes, std::io::Error>>());
         let share = BodyBudget::new(1 << 20, 1 << 20).share(None);
-        let result = read(stalled, 10, Duration::from_millis(5), share).await;
+        let stalled = Incoming { body: stalled, announced: 10, limit: 10 };
+        let result = read(stalled, Duration::from_millis(5), share).await;
         assert_eq!(result.unwrap_err(), Error::RequestTimeout);
     }
 }

@@ -65,7 +65,8 @@ pub async fn query(
     // Dropped with this future when the client hangs up: the store's scan sees it and stops.
     let _cancel_on_drop = context.cancel.clone().drop_guard();
     let start = Instant::now();
-    let (rows, stats) = run(store.as_ref(), caller.tenant(), question.query, &context).await?;
+    let (rows, stats) = run(store.as_ref(), caller.tenant(), &question.query, &context).await?;
+    state.gate.weighed(caller.tenant(), &question.query, stats.points_scanned);
     let summary = Summary::new(&stats, start.elapsed().as_secs_f64());
     held.shrink_to(rows.bytes());
     held.grow_within(rows.bytes(), Class::LightQuery.share())?;
@@ -100,18 +101,18 @@ fn context(state: &AppState, tenant: &Tenant, question: &Question) -> Result<Que
 async fn run(
     store: &dyn MetricsStore,
     tenant: &Tenant,
-    query: Query,
+    query: &Query,
     context: &QueryContext,
 ) -> Result<(Rows, QueryStats), StoreError> {
     match query {
-        Query::Range(query) => Ok(Rows::of(store.query_range(tenant, &query, context).await?, Rows::Range)),
+        Query::Range(query) => Ok(Rows::of(store.query_range(tenant, query, context).await?, Rows::Range)),
         Query::Aggregate(query) => {
-            let answer = store.aggregate(tenant, &query, context).await?;
-            Ok(Rows::of(answer, |rows| Rows::Aggregate(rows, query.group_by.into())))
+            let answer = store.aggregate(tenant, query, context).await?;
+            Ok(Rows::of(answer, |rows| Rows::Aggregate(rows, query.group_by.clone().into())))
         }
         Query::Rate(query) => {
-            let answer = store.rate(tenant, &query, context).await?;
-            Ok(Rows::of(answer, |rows| Rows::Rate(rows, query.group_by.into())))
+            let answer = store.rate(tenant, query, context).await?;
+            Ok(Rows::of(answer, |rows| Rows::Rate(rows, query.group_by.clone().into())))
         }
     }
 }

@@ -51,9 +51,8 @@ fn seal(inner: &Arc<Inner>, frozen: &Frozen) -> Result<()> {
     let records = write_layers(inner, frozen)?;
     // 2. Tables of definitions. IO. Those of a seal that fails later are harmless: the same again.
     let series: Vec<u32> = inner.unsealed_series.lock().clone();
-    let blobs: Vec<Vec<u8>> =
-        series.chunks(DEFINITIONS_OF_A_BLOB).flat_map(|ids| inner.index.definitions_of(ids)).collect();
-    inner.tables.add_definitions(inner.new_layer_id(), &blobs)?;
+    let blobs = series.chunks(DEFINITIONS_OF_A_BLOB).flat_map(|ids| inner.index.definitions_of(ids));
+    inner.tables.add_definitions(inner.new_layer_id(), blobs)?;
     // 3. One synced change of `meta` makes them what the store consists of. IO.
     let dirty = std::mem::take(&mut *inner.dirty_days.lock());
     let mut batch = MetaBatch::default();
@@ -124,8 +123,7 @@ pub fn rewrite_definitions(inner: &Arc<Inner>) -> Result<()> {
     let (next, _) = inner.index.next_numbers();
     let ids: Vec<u32> = (0..next).collect();
     let parts = ids.chunks(DEFINITIONS_OF_A_BLOB);
-    let blobs: Vec<Vec<u8>> = parts.flat_map(|ids| inner.index.definitions_of(ids)).collect();
-    inner.tables.add_definitions(number, &blobs)?;
+    inner.tables.add_definitions(number, parts.flat_map(|ids| inner.index.definitions_of(ids)))?;
     // `meta` must not name a series as present whose definition goes now.
     let dirty = std::mem::take(&mut *inner.dirty_days.lock());
     let mut batch = MetaBatch::default();

@@ -355,12 +355,13 @@ impl Tables {
         Ok(())
     }
 
-    /// Adds definitions blobs under the number of a seal.
+    /// Adds definitions blobs under the number of a seal, one in memory at a time.
     ///
     /// # Errors
     /// `Unavailable` when the disk is full, `Internal`.
-    pub fn add_definitions(&self, seal: u64, blobs: &[Vec<u8>]) -> Result<()> {
-        if blobs.is_empty() {
+    pub fn add_definitions(&self, seal: u64, blobs: impl Iterator<Item = Vec<u8>>) -> Result<()> {
+        let mut blobs = blobs.peekable();
+        if blobs.peek().is_none() {
             return Ok(());
         }
         let mut file = self.new_file(DEFINITIONS);
@@ -368,7 +369,7 @@ impl Tables {
         let mut writer = SstFileWriter::create(&options);
         writer.open(&file.0).map_err(failed)?;
         for (part, blob) in (0_u32..).zip(blobs) {
-            writer.put(definitions_key(seal, part), blob).map_err(failed)?;
+            writer.put(definitions_key(seal, part), &blob).map_err(failed)?;
         }
         writer.finish().map_err(failed)?;
         self.ingest(DEFINITIONS, &mut file)

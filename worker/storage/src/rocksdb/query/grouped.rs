@@ -13,7 +13,7 @@ use crate::store::{QueryContext, Result, StoreError};
 use super::catalog::{Catalog, Grouping, Selected};
 use super::cells::{BlockKey, Cell, Cells};
 use super::measure::{Measure, Sample, Series};
-use super::memory::{Held, Memory};
+use super::memory::{Held, Memory, WORKING};
 use super::nothing;
 use super::parallel::{chunks, fold};
 use super::windows::{Windows, days_of};
@@ -76,8 +76,10 @@ impl<S: SeriesScan> Source<'_, S> {
         let Some(selected) = self.catalog.select(question.selector, days_of(days)) else {
             return Ok(nothing());
         };
-        let grouping = self.catalog.group(&selected.ids, question.group_by);
         let memory = Memory::new(self.context);
+        let working = memory.hold(selected.ids.len() * WORKING)?;
+        let grouping = self.catalog.group(&selected.ids, question.group_by);
+        drop(working);
         let _series = memory.hold(4 * (selected.ids.len() + grouping.of.len() + grouping.values.len()))?;
         let job = Job {
             source: self,

@@ -4,6 +4,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::store::{QueryContext, Result};
 
+/// Bytes that the catalogue takes for each series while it groups or ranks them.
+pub const WORKING: usize = 64;
+
 /// Bytes held by all tasks of one query.
 #[derive(Debug)]
 pub struct Memory<'a> {
