@@ -6,8 +6,8 @@
 //! a question may fail; but no answer may differ. And where it refuses, or a question fails, the check must
 //! have said so: what it calls sound is sound.
 //!
-//! The last commit of every store repeats the one before. A store that was killed can't tell damage to its
-//! last record from a write that was never finished, and may leave it out; here that changes no answer.
+//! The last commits of every store repeat the one before. A store that was killed can't tell damage to its
+//! last records from writes that were never finished, and may leave them out; here that changes no answer.
 
 mod flip;
 mod store;

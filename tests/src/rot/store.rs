@@ -19,6 +19,8 @@ use crate::ledger::{self, BEGIN, Ledger};
 
 /// Steps of each writer: some before the seals, some between them, some that only the log holds.
 const STEPS: [u64; 4] = [60, 30, 12, 10];
+/// How often the last step is repeated: more bytes than any flip changes at once.
+const REPEATS: u32 = 24;
 const DAY: i64 = 86_400_000;
 
 /// What came of asking a copy.
@@ -157,7 +159,10 @@ async fn fill(store: &RocksDb, seed: u64, number: u32, ledger: &mut Ledger) -> R
             }
         }
     }
-    write(store, seed, WRITERS - 1, done - 1).await
+    for _ in 0..REPEATS {
+        write(store, seed, WRITERS - 1, done - 1).await?;
+    }
+    Ok(())
 }
 
 async fn write(store: &RocksDb, seed: u64, writer: u32, number: u64) -> Result<()> {
