@@ -27,6 +27,8 @@ use crate::tenant::CanRead;
 
 pub use self::answer::QueryAnswer;
 
+/// Rows of an answer that room is taken for at most before it is there: what a limit may be by default.
+const EXPECTED_ROWS: usize = 10_000;
 /// Bytes of memory that a row of an answer is expected to take.
 const EXPECTED_ROW: usize = 256;
 
@@ -59,7 +61,7 @@ pub async fn query(
     let _admitted = state.gate.query(store.as_ref(), caller.tenant(), &question.query).await?;
     // Room for the answer, before it is there.
     let mut held = state.bodies.share(Some(caller.tenant()));
-    let expected = (most_rows(&question.query) * EXPECTED_ROW) as u64;
+    let expected = (most_rows(&question.query).min(EXPECTED_ROWS) * EXPECTED_ROW) as u64;
     held.grow_within(expected, Class::LightQuery.share()).map_err(|_| state.gate.shed(Class::LightQuery))?;
     let context = context(&state, caller.tenant(), &question)?;
     // Dropped with this future when the client hangs up: the store's scan sees it and stops.
