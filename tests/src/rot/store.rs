@@ -69,7 +69,7 @@ impl Original {
             let found = runtime.block_on(read(&store, writer))?;
             ledger.check(writer, &found).map_err(text)?;
         }
-        let killed = number % 2 == 0;
+        let killed = number.is_multiple_of(2);
         let kept = folder.path().join("kept");
         if killed {
             copy(&live, &kept)?;
@@ -154,7 +154,7 @@ async fn fill(store: &RocksDb, seed: u64, number: u32, ledger: &mut Ledger) -> R
         if stage + 1 < STEPS.len() {
             store.seal().await.map_err(text)?;
             // Every third store has merged layers, all others have several of each day.
-            if stage == 1 && number % 3 == 0 {
+            if stage == 1 && number.is_multiple_of(3) {
                 store.merge().await.map_err(text)?;
             }
         }
