@@ -66,7 +66,11 @@ fn while_flooded(clients: usize, client: &Client, question: &Value, body: impl F
         for _ in 0..clients {
             scope.spawn(|| {
                 while !over.load(Ordering::Relaxed) {
-                    flood.count(&client.query(question));
+                    let answer = client.query(question);
+                    flood.count(&answer);
+                    if answer.status == 503 {
+                        thread::sleep(Duration::from_millis(10));
+                    }
                 }
             });
         }
@@ -108,8 +112,8 @@ fn what_matters_most_is_answered_and_the_rest_is_told_to_come_again() {
     let known = |n: i64| sample("small", t + n, 2.0, &[]);
     let new = |n: i64| sample("small", t, 2.0, &[("n", &n.to_string())]);
     let mut refused = Vec::new();
-    // More than are answered within the second that one waits.
-    let counts = while_flooded(120, &client, &heavy(), || {
+    // More than work or may wait, so some are shed at once however fast the others are.
+    let counts = while_flooded(320, &client, &heavy(), || {
         for n in 0..40 {
             assert_eq!(worker.client().get("/api/v1/health/ready").status, 200);
             assert_eq!(client.write(&[known(2 * n)]).status, 200, "a known series");
