@@ -69,6 +69,11 @@ fn a_kill_loses_nothing_that_was_acknowledged() {
                     }
                 });
             }
+            // Amid writes, of which some were acknowledged.
+            let patience = Instant::now() + Duration::from_secs(20);
+            while acked.load(Ordering::Relaxed) == 0 && Instant::now() < patience {
+                thread::sleep(Duration::from_millis(10));
+            }
             thread::sleep(Duration::from_millis(150));
             worker.kill();
         });
