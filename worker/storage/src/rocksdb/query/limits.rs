@@ -95,7 +95,8 @@ fn groups_past_the_limit_are_counted_but_neither_read_nor_held() {
     for query in [by_host(Aggregation::Max, None, 10), by_host(Aggregation::P99, Some(60_000), 10)] {
         store.brought.store(0, Ordering::Relaxed);
         let mut bounded = context();
-        bounded.max_memory = 400_000;
+        // What grouping the series takes for a moment; all groups' values would take ten megabytes.
+        bounded.max_memory = 1_400_000;
         let answer = super::aggregate(&store, &store, &query, &bounded, &pool()).unwrap();
         assert_eq!((answer.rows.len(), answer.stats.truncated), (10, true));
         assert_eq!(answer.stats.series_matched, 20_000);
@@ -110,8 +111,9 @@ fn rows_past_the_limit_are_neither_read_nor_held() {
     let store = hosts(5_000);
     let query = RangeQuery { selector: selector(&[]), range: between(0, HOUR), limit: 10 };
     let mut bounded = context();
-    // 45,000 for the series themselves; each task's few rows; all 300,000 rows would take megabytes.
-    bounded.max_memory = 100_000;
+    // 45,000 for the series themselves, 320,000 while they are ranked; each task's few rows; all 300,000 rows would
+    // take megabytes.
+    bounded.max_memory = 420_000;
     let answer = super::range(&store, &store, &query, &bounded, &pool()).unwrap();
     assert_eq!((answer.rows.len(), answer.stats.truncated), (10, true));
     assert_eq!(answer.stats.series_matched, 5_000);
