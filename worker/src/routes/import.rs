@@ -318,7 +318,7 @@ impl Import<'_> {
         tally.lines += lines;
         match ending {
             Some(Ending::Summary(promised)) => {
-                (tally.promised, tally.ends_with_summary) = (tally.promised + promised, true);
+                (tally.promised, tally.ends_with_summary) = (tally.promised.saturating_add(promised), true);
             }
             Some(Ending::Failed(why)) => {
                 let reason = format!("line {}: the export that wrote this ended early: {why}", tally.lines);

@@ -15,7 +15,7 @@ use super::{BulkRules, Piece};
 use crate::error::{Code, Fault};
 
 /// What a spelling of this format begins with: no other's begins so.
-const TAG: u8 = 0x11;
+const TAG: u8 = 0x13;
 
 /// The first line of a text.
 #[derive(Debug, Clone, PartialEq, Eq)]

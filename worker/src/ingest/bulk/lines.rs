@@ -19,7 +19,7 @@ use super::{BulkRules, Ending, Piece};
 use crate::error::Code;
 
 /// What a spelling of this format begins with: no other's begins so.
-const TAG: u8 = 0x10;
+const TAG: u8 = 0x12;
 /// The key that names the metric.
 pub const NAME: &str = "__name__";
 /// Instead of numbers that JSON doesn't know.
@@ -93,7 +93,7 @@ impl Decoder<'_> {
             Ok(Line::Ending(ending)) => {
                 self.piece.ending = match (self.piece.ending.take(), ending) {
                     (Some(Ending::Summary(before)), Ending::Summary(more)) => {
-                        Some(Ending::Summary(before + more))
+                        Some(Ending::Summary(before.saturating_add(more)))
                     }
                     (_, ending) => Some(ending),
                 };
@@ -423,6 +423,8 @@ mod tests {
         let summary = r#"{"summary":{"metrics":1,"series":1,"samples":1}}"#;
         let piece = lines(&format!("{good}\n{summary}\n{good}\n{summary}\n"));
         assert_eq!((piece.ending, piece.batch.len()), (Some(Ending::Summary(2)), 2));
+        let most = format!(r#"{{"summary":{{"metrics":1,"series":1,"samples":{}}}}}"#, u64::MAX);
+        assert_eq!(lines(&format!("{most}\n{summary}\n")).ending, Some(Ending::Summary(u64::MAX)));
         let error = r#"{"error":{"code":"UNAVAILABLE","message":"gone","details":{}}}"#;
         let piece = lines(&format!("{good}\n{error}\n{good}\n"));
         assert_eq!(
