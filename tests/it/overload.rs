@@ -102,6 +102,10 @@ fn figure(worker: &Worker, name: &str, class: &str) -> u64 {
 
 #[test]
 fn what_matters_most_is_answered_and_the_rest_is_told_to_come_again() {
+    luminate_tests::only_on!(
+        RocksDb,
+        "which queries are heavy; a server of its own decides whom a flood meets"
+    );
     let worker = Setup::new()
         .with("query_limits.max_concurrent", 10)
         .with("query_limits.heavy_samples", HEAVY)
