@@ -211,7 +211,7 @@ fn what_is_broken_is_named_by_line_and_harms_nothing_else() {
 
 #[test]
 fn a_client_that_goes_away_leaves_whole_lines_behind_and_room_for_others() {
-    luminate_tests::only_on!(RocksDb, "how soon; a busy server of its own takes a minute to end an import");
+    only_on!(RocksDb, "how soon; a busy server of its own takes a minute to end an import");
     let worker = Worker::start();
     let client = worker.client();
     let t = now();
