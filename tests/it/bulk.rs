@@ -211,16 +211,17 @@ fn what_is_broken_is_named_by_line_and_harms_nothing_else() {
 
 #[test]
 fn a_client_that_goes_away_leaves_whole_lines_behind_and_room_for_others() {
-    only_on!(RocksDb, "how soon; a busy server of its own takes a minute to end an import");
+    only_on!(RocksDb, "the worker's own places; over ClickHouse they come back as fast as it stores");
     let worker = Worker::start();
     let client = worker.client();
     let t = now();
     for _ in 0..6 {
         let mut connection = Connection::open(worker.address()).expect("the worker listens");
         let head = format!("POST {IMPORT} HTTP/1.1\r\nhost: luminate\r\ncontent-length: 100000000\r\n\r\n");
-        connection.send(head.as_bytes()).expect("sent");
-        connection.send(line(r#"{"__name__":"m"}"#, &[1.0], &[t]).as_bytes()).expect("sent");
-        connection.send(b"{\"metric\":").expect("sent");
+        // One that is refused hangs up before it has all.
+        let _ = connection.send(head.as_bytes());
+        let _ = connection.send(line(r#"{"__name__":"m"}"#, &[1.0], &[t]).as_bytes());
+        let _ = connection.send(b"{\"metric\":");
     }
     let mut answer = import(&client, "", &[], line(r#"{"__name__":"n"}"#, &[1.0], &[t]).as_bytes());
     // Each of those that went away ends once its line is stored, which takes a busy server its time.
