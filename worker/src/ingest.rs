@@ -19,8 +19,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use luminate_storage::model::{
-    Batch, DimensionLimits, Dimensions, InvalidDimensions, InvalidName, MetricName, NewSeries, RowSeries,
-    SeriesHandle, SeriesLimits, Spelling, SpellingHasher,
+    Batch, DimensionLimits, Dimensions, InvalidDimensions, InvalidName, MAX_METRIC_CHARS, MetricName,
+    NewSeries, RowSeries, SeriesHandle, SeriesLimits, Spelling, SpellingHasher,
 };
 use luminate_storage::store::{Refusal, SeriesLookup};
 use serde::Serialize;
@@ -117,40 +117,55 @@ impl From<InvalidDimensions> for Problem {
     }
 }
 
+/// What is shown of a text that a client sent: at most as much as a metric's name may have.
+fn shortened(text: &str) -> &str {
+    text.char_indices().nth(MAX_METRIC_CHARS).map_or(text, |(end, _)| &text[..end])
+}
+
+/// Samples by why they were refused.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Counts(Vec<(Code, u64)>);
+
+impl Counts {
+    fn add(&mut self, code: Code, samples: u64) {
+        match self.0.iter_mut().find(|(own, _)| *own == code) {
+            Some((_, count)) => *count += samples,
+            None => self.0.push((code, samples)),
+        }
+    }
+
+    fn total(&self) -> u64 {
+        self.0.iter().map(|(_, count)| count).sum()
+    }
+}
+
 /// The refused samples of a request: counted by code, the first [`MAX_LISTED_ERRORS`] listed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rejections {
-    counts: Vec<(Code, u64)>,
+    counts: Counts,
     listed: Vec<SampleError>,
 }
 
 impl Rejections {
     /// Counts a refused sample; lists it while there is room. `index` never decreases.
     fn push(&mut self, index: u32, metric: Option<Arc<str>>, problem: &Problem) {
-        self.count(problem.code, 1);
+        self.counts.add(problem.code, 1);
         if self.listed.len() < MAX_LISTED_ERRORS {
             let Problem { code, error } = problem.clone();
             self.listed.push(SampleError { index, metric, code, error });
         }
     }
 
-    fn count(&mut self, code: Code, samples: u64) {
-        match self.counts.iter_mut().find(|(own, _)| *own == code) {
-            Some((_, count)) => *count += samples,
-            None => self.counts.push((code, samples)),
-        }
-    }
-
     /// Samples refused.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.counts.iter().map(|(_, count)| count).sum()
+        self.counts.total()
     }
 
     /// Samples refused, by reason.
     #[must_use]
     pub fn counts(&self) -> &[(Code, u64)] {
-        &self.counts
+        &self.counts.0
     }
 
     /// The first refused samples, by their place in the request.
@@ -168,7 +183,7 @@ impl Rejections {
             if last.replace(index) == Some(index) {
                 continue;
             }
-            self.count(Code::CardinalityLimit, 1);
+            self.counts.add(Code::CardinalityLimit, 1);
             if listed.len() < MAX_LISTED_ERRORS {
                 listed.push(cardinality_error(index, &metric, refusal));
             }

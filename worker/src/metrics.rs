@@ -189,14 +189,13 @@ impl Metrics {
         self.connections_refused.inc();
     }
 
-    /// Samples of `caller` were stored.
-    pub fn samples_accepted(&self, count: u64) {
-        self.accepted.inc_by(count);
-    }
-
-    /// Samples were refused for `reason`.
-    pub fn samples_rejected(&self, reason: Code, count: u64) {
-        self.rejected.get_or_create(&RejectedLabels { reason }).inc_by(count);
+    /// What became of samples that were written: so many stored, so many refused for each reason, so many left out.
+    pub fn written(&self, accepted: u64, rejected: &[(Code, u64)], dropped: u64) {
+        self.accepted.inc_by(accepted);
+        let dropped = (dropped > 0).then_some((Code::InvalidValue, dropped));
+        for (reason, count) in rejected.iter().copied().chain(dropped) {
+            self.rejected.get_or_create(&RejectedLabels { reason }).inc_by(count);
+        }
     }
 
     /// A request was refused by the limit of this name.
@@ -368,8 +367,7 @@ mod tests {
     #[test]
     fn samples_operations_and_limits_are_on_the_page() {
         let metrics = Metrics::new(Arc::default());
-        metrics.samples_accepted(3);
-        metrics.samples_rejected(Code::InvalidMetricName, 2);
+        metrics.written(3, &[(Code::InvalidMetricName, 2)], 0);
         metrics.operation("write", 0.25, "ok");
         metrics.limit_hit("write_rps");
         let page = metrics.page().unwrap();

@@ -16,7 +16,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use self::columns::Columns;
-use super::{MAX_LISTED_ERRORS, Problem, Resolver, cardinality_problem};
+use super::{Counts, MAX_LISTED_ERRORS, Problem, Resolver, cardinality_problem};
 use crate::error::Code;
 
 /// What samples of an import must keep to.
@@ -116,30 +116,23 @@ pub struct LineError {
 /// What was refused: samples by reason, and the first [`MAX_LISTED_ERRORS`] lines.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Refused {
-    counts: Vec<(Code, u64)>,
+    counts: Counts,
     listed: Vec<LineError>,
 }
 
 impl Refused {
     fn push(&mut self, line: u64, samples: u64, metric: Option<Arc<str>>, problem: Problem) {
         let Problem { code, error } = problem;
-        self.count(code, samples);
+        self.counts.add(code, samples);
         if self.listed.len() < MAX_LISTED_ERRORS {
             self.listed.push(LineError { line, samples, metric, code, error });
         }
     }
 
-    fn count(&mut self, code: Code, samples: u64) {
-        match self.counts.iter_mut().find(|(own, _)| *own == code) {
-            Some((_, count)) => *count += samples,
-            None => self.counts.push((code, samples)),
-        }
-    }
-
     /// Adds what was refused of later lines.
     pub fn append(&mut self, later: Self) {
-        for (code, samples) in later.counts {
-            self.count(code, samples);
+        for (code, samples) in later.counts.0 {
+            self.counts.add(code, samples);
         }
         let room = MAX_LISTED_ERRORS - self.listed.len();
         self.listed.extend(later.listed.into_iter().take(room));
@@ -148,13 +141,13 @@ impl Refused {
     /// Samples refused; a line that can't be read counts as one.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.counts.iter().map(|(_, count)| count).sum()
+        self.counts.total()
     }
 
     /// Samples refused, by reason.
     #[must_use]
     pub fn counts(&self) -> &[(Code, u64)] {
-        &self.counts
+        &self.counts.0
     }
 
     /// The first lines.

@@ -9,11 +9,11 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use luminate_storage::model::{Dimensions, MAX_METRIC_CHARS, MetricName, RowSeries};
+use luminate_storage::model::{Dimensions, MetricName, RowSeries};
 use luminate_storage::store::SeriesLookup;
 use memchr::{memchr, memchr2};
 
-use super::{Decoded, Problem, Resolver, Rules, TooManySamples, number};
+use super::{Decoded, Problem, Resolver, Rules, TooManySamples, number, shortened};
 use crate::error::Code;
 
 /// What a spelling of this format begins with: no other's begins so.
@@ -247,7 +247,7 @@ fn unescaped(text: &str) -> Cow<'_, str> {
 fn metric_as_sent(spelled: &[u8]) -> Option<Arc<str>> {
     let name = spelled.split(|byte| *byte == b'{').next()?;
     let name = String::from_utf8_lossy(name.trim_ascii());
-    (!name.is_empty()).then(|| name.chars().take(MAX_METRIC_CHARS).collect::<String>().into())
+    (!name.is_empty()).then(|| Arc::from(shortened(&name)))
 }
 
 #[cfg(test)]

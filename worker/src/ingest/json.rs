@@ -16,11 +16,11 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
-use luminate_storage::model::{Dimensions, MAX_METRIC_CHARS, MetricName, RowSeries, Spelling};
+use luminate_storage::model::{Dimensions, MetricName, RowSeries, Spelling};
 use luminate_storage::store::SeriesLookup;
 
 use self::scan::{Scanner, SyntaxError, skip_space, text};
-use super::{Decoded, Problem, Resolver, Rules, number, timestamp};
+use super::{Decoded, Problem, Resolver, Rules, number, shortened, timestamp};
 use crate::error::Code;
 
 /// Keeps spellings of this format apart from those of others.
@@ -315,11 +315,6 @@ pub(super) fn read_pairs<'a>(
 
 fn required<'a>(span: &'a Option<Range<usize>>, field: &str) -> Result<&'a Range<usize>, Problem> {
     span.as_ref().ok_or_else(|| Problem::new(Code::InvalidSample, format!("{field} is missing")))
-}
-
-/// What is shown of a text that a client sent: at most as much as a metric's name may have.
-fn shortened(text: &str) -> &str {
-    text.char_indices().nth(MAX_METRIC_CHARS).map_or(text, |(end, _)| &text[..end])
 }
 
 /// Where `literal` ends, if it stands at `at`.

@@ -12,11 +12,11 @@ mod scan;
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use luminate_storage::model::{Dimensions, MAX_METRIC_CHARS, MetricName, RowSeries, Spelling};
+use luminate_storage::model::{Dimensions, MetricName, RowSeries, Spelling};
 use luminate_storage::store::SeriesLookup;
 
 use self::scan::{Field, Line, Value};
-use super::{Decoded, Problem, Resolver, Rules, TooManySamples};
+use super::{Decoded, Problem, Resolver, Rules, TooManySamples, shortened};
 use crate::error::Code;
 
 /// What a spelling of this format begins with: no other's begins so.
@@ -252,7 +252,7 @@ pub(super) fn plain(name: Cow<'_, str>) -> Cow<'_, str> {
 fn metric_as_sent(head: &[u8], field: &[u8]) -> Arc<str> {
     let measurement = scan::split(head, b',').next().unwrap_or_default();
     let name = format!("{}_{}", String::from_utf8_lossy(measurement), String::from_utf8_lossy(field));
-    name.chars().take(MAX_METRIC_CHARS).collect::<String>().into()
+    Arc::from(shortened(&name))
 }
 
 #[cfg(test)]

@@ -7,11 +7,11 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use luminate_storage::model::{Dimensions, MAX_METRIC_CHARS, MetricName, RowSeries, Spelling};
+use luminate_storage::model::{Dimensions, MetricName, RowSeries, Spelling};
 use luminate_storage::store::SeriesLookup;
 
 use self::wire::{Field, Fields, MalformedMessage};
-use super::{Decoded, Problem, Resolver, Rules};
+use super::{Decoded, Problem, Resolver, Rules, shortened};
 use crate::error::Code;
 
 #[cfg(test)]
@@ -290,8 +290,7 @@ fn texts<'a>(labels: &[Label<'a>]) -> Result<(MetricName, Pairs<'a>), Problem> {
 fn metric_as_sent(labels: &impl Labels) -> Option<Arc<str>> {
     let labels = labels.read().ok()?;
     let label = labels.iter().find(|label| label.name == NAME_LABEL.as_bytes())?;
-    let name = String::from_utf8_lossy(label.value);
-    Some(name.chars().take(MAX_METRIC_CHARS).collect::<String>().into())
+    Some(Arc::from(shortened(&String::from_utf8_lossy(label.value))))
 }
 
 #[cold]

@@ -302,13 +302,7 @@ impl Import<'_> {
         // 3. Count.
         refused.append(places.refused(&outcome.refused));
         let accepted = rows - outcome.refused.len() as u64;
-        self.state.metrics.samples_accepted(accepted);
-        for (reason, count) in refused.counts() {
-            self.state.metrics.samples_rejected(*reason, *count);
-        }
-        if dropped > 0 {
-            self.state.metrics.samples_rejected(crate::error::Code::InvalidValue, dropped);
-        }
+        self.state.metrics.written(accepted, refused.counts(), dropped);
         let tally = &mut self.tally;
         tally.accepted += accepted;
         tally.refused.append(refused);

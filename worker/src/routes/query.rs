@@ -70,8 +70,9 @@ pub async fn query(
     let (rows, stats) = run(store.as_ref(), caller.tenant(), &question.query, &context).await?;
     state.gate.weighed(caller.tenant(), &question.query, stats.points_scanned);
     let summary = Summary::new(&stats, start.elapsed().as_secs_f64());
-    held.shrink_to(rows.bytes());
-    held.grow_within(rows.bytes(), Class::LightQuery.share())?;
+    let bytes = rows.bytes();
+    held.shrink_to(bytes);
+    held.grow_within(bytes, Class::LightQuery.share())?;
     Ok(response(rows, summary, layout, held))
 }
 

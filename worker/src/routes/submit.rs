@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use crate::admission::Class;
 use crate::app::AppState;
-use crate::error::{Code, Error, ErrorObject, Fault};
+use crate::error::{Error, ErrorObject, Fault};
 use crate::ingest::body::{self, Encoding};
 use crate::ingest::json::JsonError;
 use crate::ingest::remote_write::RemoteWriteError;
@@ -178,18 +178,8 @@ where
     })?;
     // 4. Count.
     state.metrics.admitted(Class::KnownSeries);
-    count(state, &submitted);
+    state.metrics.written(submitted.accepted, submitted.rejections.counts(), submitted.dropped);
     if shed { Err(state.gate.shed(Class::NewSeries)) } else { Ok(submitted) }
-}
-
-fn count(state: &AppState, submitted: &Submitted) {
-    state.metrics.samples_accepted(submitted.accepted);
-    for (reason, count) in submitted.rejections.counts() {
-        state.metrics.samples_rejected(*reason, *count);
-    }
-    if submitted.dropped > 0 {
-        state.metrics.samples_rejected(Code::InvalidValue, submitted.dropped);
-    }
 }
 
 fn rules(state: &AppState, caller: &Caller) -> Rules {

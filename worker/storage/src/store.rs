@@ -385,8 +385,7 @@ pub trait SeriesLookup: Send + Sync {
     fn find(&self, spelling: Spelling) -> Option<SeriesHandle>;
     /// The same, where the row before was of series `previous`: agents repeat their order, so a store may look at what
     /// comes after it first.
-    fn find_after(&self, previous: SeriesHandle, spelling: Spelling) -> Option<SeriesHandle> {
-        let _ = previous;
+    fn find_after(&self, _previous: SeriesHandle, spelling: Spelling) -> Option<SeriesHandle> {
         self.find(spelling)
     }
 }

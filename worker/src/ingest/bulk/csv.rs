@@ -6,16 +6,18 @@
 use std::sync::Arc;
 
 use csv_core::{ReadRecordResult, Reader};
-use luminate_storage::model::{Dimensions, MAX_METRIC_CHARS, MetricName, RowSeries};
+use luminate_storage::model::{Dimensions, MetricName, RowSeries};
 
 use super::super::exposition::read_value;
-use super::super::{Problem, Resolver};
+use super::super::{Problem, Resolver, shortened};
 use super::columns::{Column, Columns, MAX_COLUMNS};
 use super::{BulkRules, Piece};
 use crate::error::{Code, Fault};
 
 /// What a spelling of this format begins with: no other's begins so.
 const TAG: u8 = 0x13;
+/// Where in a spelling the cells begin: behind tag and digest of the columns.
+const CELLS: usize = 1 + size_of::<u128>();
 
 /// The first line of a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,7 +60,8 @@ pub(super) fn decode(
     resolver: Resolver<'_>,
 ) -> Piece {
     let piece = Piece::new(rules.series);
-    let spelled = vec![TAG];
+    let mut spelled = vec![TAG];
+    spelled.extend_from_slice(&columns.digest);
     let mut decoder = Decoder { columns, rules, resolver, piece, spelled, last: None };
     let mut records = Records::new(text, at_end);
     while decoder.piece.batch.len() < rules.most_samples && records.next() {
@@ -138,7 +141,7 @@ struct Decoder<'a> {
     rules: &'a BulkRules,
     resolver: Resolver<'a>,
     piece: Piece,
-    /// The spelling at hand, with its tag.
+    /// The spelling at hand, with its tag and the columns' digest.
     spelled: Vec<u8>,
     /// The series that this spelling is of: rows of one series mostly follow each other.
     last: Option<(RowSeries, i64)>,
@@ -235,15 +238,11 @@ impl Decoder<'_> {
                 append(&mut self.spelled, records.cell(at));
             }
         }
-        let own = &self.spelled[before..];
-        let alike = before > 1 && self.spelled[17..before] == *own;
+        let alike = self.spelled[CELLS..before] == self.spelled[before..];
         if alike {
             self.spelled.truncate(before);
         } else {
-            let own = own.to_vec();
-            self.spelled.truncate(1);
-            self.spelled.extend_from_slice(&self.columns.digest);
-            self.spelled.extend_from_slice(&own);
+            self.spelled.drain(CELLS..before);
         }
         alike
     }
@@ -277,7 +276,7 @@ fn text<'a>(cell: &'a [u8], what: &str) -> Result<&'a str, Problem> {
 /// The metric of a refused line, for the answer.
 fn name_as_sent(name: &[u8]) -> Option<Arc<str>> {
     let name = String::from_utf8_lossy(name);
-    (!name.is_empty()).then(|| name.chars().take(MAX_METRIC_CHARS).collect::<String>().into())
+    (!name.is_empty()).then(|| Arc::from(shortened(&name)))
 }
 
 #[cfg(test)]

@@ -8,13 +8,13 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use luminate_storage::model::{Dimensions, MAX_METRIC_CHARS, MetricName, RowSeries};
+use luminate_storage::model::{Dimensions, MetricName, RowSeries};
 use memchr::memchr;
 use serde::Deserialize;
 
 use super::super::json::read_pairs;
 use super::super::json::scan::{Scanner, SyntaxError, skip_space};
-use super::super::{Problem, Resolver, number};
+use super::super::{Problem, Resolver, number, shortened};
 use super::{BulkRules, Ending, Piece};
 use crate::error::Code;
 
@@ -275,7 +275,7 @@ fn name_as_sent(metric: &[u8]) -> Option<Arc<str>> {
     // What stands before a malformed pair counts.
     let _malformed = read_pairs(metric, &mut pairs);
     let (_, name) = pairs.into_iter().find(|(key, _)| key == NAME)?;
-    Some(name.chars().take(MAX_METRIC_CHARS).collect::<String>().into())
+    Some(Arc::from(shortened(&name)))
 }
 
 #[cfg(test)]

@@ -6,14 +6,14 @@ use std::cell::OnceCell;
 use std::sync::Arc;
 
 use luminate_crds::worker_config::Otlp;
-use luminate_storage::model::{InvalidDimensions, MAX_METRIC_CHARS, MetricName, Spelling};
+use luminate_storage::model::{InvalidDimensions, MetricName, Spelling};
 
 use super::attributes::{Attribute, Pair, named, utf8};
 use super::naming::{self, Meaning};
 use super::points::Kind;
 use crate::error::Code;
-use crate::ingest::Problem;
 use crate::ingest::remote_write::wire::{Field, Fields};
+use crate::ingest::{Problem, shortened};
 
 /// `Resource.attributes`.
 const RESOURCE_ATTRIBUTES: u32 = 1;
@@ -138,8 +138,7 @@ impl Metric<'_> {
 
     /// Its name for the answer.
     pub fn as_sent(&self) -> Option<Arc<str>> {
-        let name = String::from_utf8_lossy(self.name);
-        Some(name.chars().take(MAX_METRIC_CHARS).collect::<String>().into())
+        Some(Arc::from(shortened(&String::from_utf8_lossy(self.name))))
     }
 }
 

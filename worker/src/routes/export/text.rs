@@ -252,13 +252,18 @@ fn quoted(value: &str, out: &mut Vec<u8>) {
 }
 
 /// Compresses what is written, or doesn't.
-pub enum Encoder {
-    /// As it is.
-    Plain(Vec<u8>),
-    /// gzip.
-    Gzip(Vec<u8>, Option<GzEncoder<Vec<u8>>>),
-    /// zstd.
-    Zstd(Vec<u8>, Option<zstd::stream::write::Encoder<'static, Vec<u8>>>),
+pub struct Encoder {
+    /// What isn't compressed yet.
+    text: Vec<u8>,
+    compressor: Compressor,
+}
+
+enum Compressor {
+    Plain,
+    /// Gone once it has ended.
+    Gzip(Option<GzEncoder<Vec<u8>>>),
+    /// Gone once it has ended.
+    Zstd(Option<zstd::stream::write::Encoder<'static, Vec<u8>>>),
 }
 
 impl Encoder {
@@ -268,16 +273,15 @@ impl Encoder {
     /// The encoder can't be made.
     pub fn new(encoding: Option<&'static str>) -> Result<Self, Error> {
         let internal = |error: io::Error| Error::Internal(error.to_string());
-        Ok(match encoding {
-            Some("gzip") => {
-                Self::Gzip(Vec::new(), Some(GzEncoder::new(Vec::new(), Compression::new(GZIP_LEVEL))))
-            }
+        let compressor = match encoding {
+            Some("gzip") => Compressor::Gzip(Some(GzEncoder::new(Vec::new(), Compression::new(GZIP_LEVEL)))),
             Some("zstd") => {
                 let encoder = zstd::stream::write::Encoder::new(Vec::new(), ZSTD_LEVEL).map_err(internal)?;
-                Self::Zstd(Vec::new(), Some(encoder))
+                Compressor::Zstd(Some(encoder))
             }
-            _ => Self::Plain(Vec::new()),
-        })
+            _ => Compressor::Plain,
+        };
+        Ok(Self { text: Vec::new(), compressor })
     }
 
     /// Takes what `write` appends; returns what is ready to be sent: nothing before there are `least` bytes of it,
@@ -291,37 +295,40 @@ impl Encoder {
         least: usize,
         write: impl FnOnce(&mut Vec<u8>),
     ) -> io::Result<Bytes> {
-        let ready = match self {
-            Self::Plain(text) => {
-                write(text);
-                text
+        write(&mut self.text);
+        let ready = match &mut self.compressor {
+            Compressor::Plain => &mut self.text,
+            Compressor::Gzip(encoder) if at_end => return finished(encoder, &self.text, GzEncoder::finish),
+            Compressor::Zstd(encoder) if at_end => {
+                return finished(encoder, &self.text, zstd::stream::write::Encoder::finish);
             }
-            Self::Gzip(text, encoder) => {
-                write(text);
-                let Some(mut own) = encoder.take() else { return Ok(Bytes::new()) };
-                own.write_all(text)?;
-                text.clear();
-                if at_end {
-                    return Ok(own.finish()?.into());
-                }
-                encoder.insert(own).get_mut()
-            }
-            Self::Zstd(text, encoder) => {
-                write(text);
-                let Some(mut own) = encoder.take() else { return Ok(Bytes::new()) };
-                own.write_all(text)?;
-                text.clear();
-                if at_end {
-                    return Ok(own.finish()?.into());
-                }
-                encoder.insert(own).get_mut()
-            }
+            Compressor::Gzip(Some(encoder)) => compressed(encoder, &mut self.text)?.get_mut(),
+            Compressor::Zstd(Some(encoder)) => compressed(encoder, &mut self.text)?.get_mut(),
+            Compressor::Gzip(None) | Compressor::Zstd(None) => return Ok(Bytes::new()),
         };
         if ready.len() < least && !at_end {
             return Ok(Bytes::new());
         }
         Ok(std::mem::take(ready).into())
     }
+}
+
+/// Passes `text` on to `encoder`.
+fn compressed<'a, W: Write>(encoder: &'a mut W, text: &mut Vec<u8>) -> io::Result<&'a mut W> {
+    encoder.write_all(text)?;
+    text.clear();
+    Ok(encoder)
+}
+
+/// All that `encoder` still holds, with `text` at its end.
+fn finished<W: Write>(
+    encoder: &mut Option<W>,
+    text: &[u8],
+    finish: impl FnOnce(W) -> io::Result<Vec<u8>>,
+) -> io::Result<Bytes> {
+    let Some(mut encoder) = encoder.take() else { return Ok(Bytes::new()) };
+    encoder.write_all(text)?;
+    Ok(finish(encoder)?.into())
 }
 
 #[cfg(test)]
