@@ -135,7 +135,7 @@ clients: build ## Let real agents write to the worker and count what arrives (ON
 
 bench: build ## Measure Luminate beside its peers, 40 minutes (PART=ingest,query RUNS=3 ENGINE=luminate SIZE=quick; DOCS=docs keeps the figures)
 	.ci/tools peers
-	tests/peers/build
+	tests/cluster/build peers
 	$(BIN)/bench $(if $(PART),--part $(PART)) $(if $(RUNS),--runs $(RUNS)) $(if $(ENGINE),--engine $(ENGINE)) \
 	    $(if $(PROTOCOL),--protocol $(PROTOCOL)) $(if $(SIZE),--size $(SIZE)) $(if $(DOCS),--docs $(DOCS))
 

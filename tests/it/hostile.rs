@@ -228,13 +228,7 @@ fn more_streams_than_allowed_are_refused() {
         Setup::new().with("server.max_concurrent_streams", 10).with("server.body_timeout", "2s").start();
     let mut connection = http2(&worker);
     let _ = connection.await_kind(kind::SETTINGS).unwrap();
-    let post = http2::fields(&[
-        (":method", "POST"),
-        (":scheme", "http"),
-        (":path", "/api/v1/write"),
-        (":authority", "luminate"),
-        ("content-type", "application/json"),
-    ]);
+    let post = http2::post("/api/v1/write");
     let open = |stream| Frame::new(kind::HEADERS, flag::END_HEADERS, stream, post.clone());
     connection.send(&(0..40).map(|n| open(2 * n + 1)).collect::<Vec<_>>()).unwrap();
     let mut refused = 0;
@@ -322,13 +316,7 @@ fn an_answer_whose_client_opens_no_window_is_given_up() {
     let body = serde_json::json!({"queryType": "range", "metricName": "m", "limit": 10_000,
         "timeRange": {"relative": "1h"}})
     .to_string();
-    let post = http2::fields(&[
-        (":method", "POST"),
-        (":scheme", "http"),
-        (":path", "/api/v1/query"),
-        (":authority", "luminate"),
-        ("content-type", "application/json"),
-    ]);
+    let post = http2::post("/api/v1/query");
     let data = Frame::new(kind::DATA, flag::END_STREAM, 1, body);
     connection.send(&[Frame::new(kind::HEADERS, flag::END_HEADERS, 1, post), data]).unwrap();
     let answer = connection.await_kind(kind::HEADERS).unwrap();

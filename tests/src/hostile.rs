@@ -24,53 +24,31 @@ pub struct Run {
     pub unbounded: bool,
 }
 
-/// What an attack came to.
-#[derive(Debug, Clone)]
-pub struct Outcome {
-    /// Its name.
-    pub name: &'static str,
+/// What all attacks came to.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Summary {
+    /// Attacks.
+    pub attacks: usize,
     /// Requests that were answered.
     pub answered: u64,
     /// Of these, refused: 4xx and 5xx.
     pub refused: u64,
-    /// The most resident memory so far, in bytes.
+    /// The most resident memory, in bytes.
     pub peak: u64,
-    /// How long it took.
-    pub took: Duration,
-}
-
-/// What all of them came to.
-#[derive(Debug, Clone)]
-pub struct Summary {
-    /// One by one.
-    pub outcomes: Vec<Outcome>,
     /// Bytes that the worker was told of.
     pub memory: u64,
 }
 
-/// Why a run failed.
-#[derive(Debug, Clone)]
-pub struct Failure(pub String);
-
-impl fmt::Display for Failure {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.0)
-    }
-}
-
 impl fmt::Display for Summary {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let peak = self.outcomes.last().map_or(0, |outcome| outcome.peak);
-        let answered: u64 = self.outcomes.iter().map(|outcome| outcome.answered).sum();
-        let refused: u64 = self.outcomes.iter().map(|outcome| outcome.refused).sum();
+        let Self { attacks, answered, refused, peak, memory } = self;
         write!(
             formatter,
-            "{} attacks, {answered} requests answered, {refused} of them refused; at most {} MiB resident, {:.2} times \
-             the {} MiB allowed",
-            self.outcomes.len(),
+            "{attacks} attacks, {answered} requests answered, {refused} of them refused; at most {} MiB resident, {:.2} \
+             times the {} MiB allowed",
             peak >> 20,
-            peak as f64 / self.memory as f64,
-            self.memory >> 20,
+            *peak as f64 / *memory as f64,
+            memory >> 20,
         )
     }
 }
@@ -96,29 +74,30 @@ fn victim(run: &Run) -> Worker {
 ///
 /// # Errors
 /// It had more memory than it may, or didn't serve any more.
-pub fn run(run: &Run, tell: &mut dyn FnMut(String)) -> Result<Summary, Failure> {
+pub fn run(run: &Run, tell: &mut dyn FnMut(String)) -> Result<Summary, String> {
     let worker = victim(run);
-    let mut outcomes = Vec::new();
+    let mut summary = Summary { memory: run.memory, ..Summary::default() };
     tell(format!("at rest: {} MiB", worker.rss() >> 20));
     for (name, attack) in ATTACKS {
         let started = Instant::now();
-        let counts = attack(&worker, started + run.each);
+        let (answered, refused) = attack(&worker, started + run.each).total();
         let peak = process::peak_rss(worker.pid());
-        let (answered, refused) = counts.total();
-        let outcome = Outcome { name, answered, refused, peak, took: started.elapsed() };
         tell(format!(
             "{name}: {answered} answered, {refused} refused, {} MiB at most so far, {:.1} s",
             peak >> 20,
-            outcome.took.as_secs_f64()
+            started.elapsed().as_secs_f64()
         ));
-        outcomes.push(outcome);
+        summary.attacks += 1;
+        summary.answered += answered;
+        summary.refused += refused;
+        summary.peak = peak;
         if peak > most(run.memory) {
             let (peak, most) = (peak >> 20, most(run.memory) >> 20);
-            return Err(Failure(format!("{name}: {peak} MiB were resident; {most} MiB are allowed")));
+            return Err(format!("{name}: {peak} MiB were resident; {most} MiB are allowed"));
         }
         if worker.client().get("/api/v1/health/live").status != 200 || worker.log().contains("panicked") {
-            return Err(Failure(format!("{name}: the worker doesn't live any more")));
+            return Err(format!("{name}: the worker doesn't live any more"));
         }
     }
-    Ok(Summary { outcomes, memory: run.memory })
+    Ok(summary)
 }

@@ -210,3 +210,25 @@ impl Connection {
 fn invalid(line: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("not HTTP: {line:?}"))
 }
+
+/// A text as a part of a path or a query string.
+#[must_use]
+pub fn percent(text: &str) -> String {
+    let mut out = String::new();
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || byte == b'_' {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}
+
+/// Whether a GET of `path` is answered 200 now.
+#[must_use]
+pub fn is_ok(address: SocketAddr, path: &str) -> bool {
+    let request = request("GET", path, &[("connection", "close")], &[]);
+    let answer = Connection::open(address).and_then(|mut connection| connection.exchange(&request));
+    answer.is_ok_and(|answer| answer.status == 200)
+}

@@ -106,6 +106,18 @@ pub fn get(path: &str) -> Vec<u8> {
     fields(&[(":method", "GET"), (":scheme", "http"), (":path", path), (":authority", "luminate")])
 }
 
+/// The head of a POST of JSON.
+#[must_use]
+pub fn post(path: &str) -> Vec<u8> {
+    fields(&[
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", path),
+        (":authority", "luminate"),
+        ("content-type", "application/json"),
+    ])
+}
+
 /// The status in a head, where the server has sent it from HPACK's static table or as digits.
 #[must_use]
 pub fn status(block: &[u8]) -> Option<u16> {

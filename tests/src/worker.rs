@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use crate::clickhouse::{ClickHouse, OwnDatabase};
 use crate::client::Client;
-use crate::http::Connection;
+use crate::http::is_ok;
 use crate::{process, token};
 
 /// How long a worker may take until it is ready.
@@ -243,9 +243,7 @@ impl Worker {
     /// Whether its readiness probe passes now.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        let request = crate::http::request("GET", "/api/v1/health/ready", &[("connection", "close")], &[]);
-        let answer = Connection::open(self.address).and_then(|mut connection| connection.exchange(&request));
-        answer.is_ok_and(|answer| answer.status == 200)
+        is_ok(self.address, "/api/v1/health/ready")
     }
 
     /// Where it listens.

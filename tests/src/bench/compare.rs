@@ -143,28 +143,28 @@ impl Goal {
     /// Judges it; nothing where no row of its group is complete.
     #[must_use]
     pub fn judge(&self, rows: &[Row]) -> Option<Verdict> {
-        let rows = || rows.iter().filter(|row| row.group == self.group);
-        let advantages: Vec<f64> = rows().filter_map(Row::advantage).collect();
-        let own: Vec<f64> = rows().filter_map(|row| row.median(Kind::Luminate)).collect();
+        let of = |figure: fn(&Row) -> Option<f64>| -> Vec<f64> {
+            rows.iter().filter(|row| row.group == self.group).filter_map(figure).collect()
+        };
         let least = |values: &[f64]| values.iter().copied().reduce(f64::min);
         Some(match self.rule {
             Rule::Each(times) => {
-                let over: Vec<f64> = rows().filter_map(Row::over_victoria_metrics).collect();
-                let least = least(&over)?;
+                let least = least(&of(Row::over_victoria_metrics))?;
                 Verdict { measured: format!("{} × at least", short(least)), met: least >= times }
             }
             Rule::Mean(times) => {
+                let advantages = of(Row::advantage);
                 let least = least(&advantages)?;
                 let mean = geometric_mean(&advantages);
                 let measured = format!("{} × in the mean, {} × at least", short(mean), short(least));
                 Verdict { measured, met: mean >= times && least >= 1.0 }
             }
             Rule::AtLeast(goal) => {
-                let least = least(&own)?;
+                let least = least(&of(|row| row.median(Kind::Luminate)))?;
                 Verdict { measured: short(least), met: least >= goal }
             }
             Rule::AtMost(goal) => {
-                let most = own.into_iter().reduce(f64::max)?;
+                let most = of(|row| row.median(Kind::Luminate)).into_iter().reduce(f64::max)?;
                 Verdict { measured: short(most), met: most <= goal }
             }
         })

@@ -100,14 +100,16 @@ impl JsonBody {
 
 /// A series' labels as they stand in a remote write request.
 pub fn label_block(metric: &str, host: usize) -> Vec<u8> {
-    let mut labels = vec![Label { name: "__name__".to_owned(), value: metric.to_owned() }];
-    labels.extend(dimensions(host).into_iter().map(|(name, value)| Label { name: name.to_owned(), value }));
-    let mut block = Vec::new();
-    for label in labels {
-        block.push(0x0a);
-        label.encode_length_delimited(&mut block).expect("a vector grows");
-    }
-    block
+    let pairs = std::iter::once(("__name__", metric.to_owned())).chain(dimensions(host));
+    pairs.flat_map(|(name, value)| label(name, &value)).collect()
+}
+
+/// A label as it stands in a series of a remote write request.
+pub fn label(name: &str, value: &str) -> Vec<u8> {
+    let mut field = vec![0x0a];
+    let label = Label { name: name.to_owned(), value: value.to_owned() };
+    label.encode_length_delimited(&mut field).expect("a vector grows");
+    field
 }
 
 /// A remote write request, before compression, of label blocks and their samples.

@@ -4,11 +4,10 @@
 use std::io::Write;
 
 use clap::ValueEnum;
-use prost::Message;
 
-use super::data::{METRICS, dimensions, remote_write_series, timestamp_and_value};
-use super::fleet::Round;
-use crate::remote_write::{Label, compressed};
+use super::data::{METRICS, dimensions, label, remote_write_series, timestamp_and_value};
+use super::fleet::{Fleet, Round};
+use crate::remote_write::compressed;
 
 /// A way in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -92,14 +91,6 @@ impl Protocol {
     }
 }
 
-/// A label as it stands in a series of a remote write request.
-fn label(name: &str, value: &str) -> Vec<u8> {
-    let mut field = vec![0x0a];
-    let label = Label { name: name.to_owned(), value: value.to_owned() };
-    label.encode_length_delimited(&mut field).expect("a vector grows");
-    field
-}
-
 /// A request's body.
 #[derive(Debug, Clone)]
 pub struct Body {
@@ -135,6 +126,11 @@ impl Encoder {
             _ => (*metric).into(),
         });
         Self { protocol, batch, names: names.collect(), spelled: Vec::new() }
+    }
+
+    /// The bodies of the fleet's next rounds, `together` of them at a time, so many times.
+    pub fn next(&mut self, fleet: &mut Fleet, together: usize, times: usize) -> Vec<Vec<Body>> {
+        (0..times).map(|_| self.encode(&fleet.rounds(together))).collect()
     }
 
     /// The rounds' bodies; each has some machines' samples of all the rounds, series by series.
@@ -233,6 +229,7 @@ fn write(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
 mod tests {
     use std::collections::BTreeMap;
 
+    use prost::Message;
     use serde_json::Value;
 
     use super::super::data::Shape;
@@ -360,15 +357,7 @@ mod tests {
     #[test]
     fn every_protocol_says_the_same_samples() {
         let expected = expected();
-        for protocol in [
-            Protocol::LineWide,
-            Protocol::LineNarrow,
-            Protocol::RemoteWrite,
-            Protocol::Text,
-            Protocol::Json,
-            Protocol::JsonLines,
-            Protocol::OpenTsdb,
-        ] {
+        for &protocol in Protocol::value_variants() {
             for rounds_of_a_body in [1, 5, 12] {
                 let mut encoder = Encoder::with_batch(protocol, 400);
                 let bodies: Vec<Body> =

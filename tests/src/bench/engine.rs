@@ -189,11 +189,7 @@ impl Engine {
     #[must_use]
     pub fn rss_at_rest(&self) -> u64 {
         self.rest();
-        let samples = (0..20).map(|_| {
-            thread::sleep(Duration::from_millis(250));
-            process::rss(self.pid())
-        });
-        samples.min().unwrap_or_default()
+        least(|| process::rss(self.pid()))
     }
 
     /// Ends it at once, as a crash would, and starts it again on the same data; the seconds of processor time and on the
@@ -316,13 +312,13 @@ fn options(path: &Path) -> Options {
     }
 }
 
-/// The smallest size in some seconds: files that were replaced go a little later.
-fn least(size: impl Fn() -> u64) -> u64 {
-    let sizes = (0..20).map(|_| {
+/// The smallest figure in some seconds: what is of no more use goes a little later.
+fn least(figure: impl Fn() -> u64) -> u64 {
+    let figures = (0..20).map(|_| {
         thread::sleep(Duration::from_millis(250));
-        size()
+        figure()
     });
-    sizes.min().unwrap_or_default()
+    figures.min().unwrap_or_default()
 }
 
 /// Bytes of all files below `path` but those in or called one of `without`.

@@ -16,10 +16,7 @@ const MARKS: [f64; 9] = [0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
 /// The picture of the rows that have something to compare, as SVG.
 #[must_use]
 pub fn svg(rows: &[Row]) -> String {
-    let bars: Vec<(&Row, f64)> = rows
-        .iter()
-        .filter_map(|row| Some((row, row.advantage().filter(|times| times.is_finite())?)))
-        .collect();
+    let bars: Vec<(&Row, f64)> = rows.iter().filter_map(|row| Some((row, row.advantage()?))).collect();
     let height = TOP + ROW * bars.len() as f64 + 12.0;
     let mut out = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" font-family=\"sans-serif\" font-size=\"11\">\n\

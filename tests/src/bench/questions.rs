@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::data::METRICS;
 use super::engine::Kind;
 use super::fleet::STEP;
-use crate::http::{Response, request};
+use crate::http::{Response, percent, request};
 
 const MINUTE: i64 = 60_000;
 const HOUR: i64 = 60 * MINUTE;
@@ -201,10 +201,10 @@ impl Asked {
         };
         let seconds = |time: i64| time / 1_000;
         let path = match self.form {
-            Form::LastPoint => format!("/api/v1/query?query={}&time={}", escaped(&query), seconds(self.end)),
+            Form::LastPoint => format!("/api/v1/query?query={}&time={}", percent(&query), seconds(self.end)),
             _ => format!(
                 "/api/v1/query_range?query={}&start={}&end={}&step={window}",
-                escaped(&query),
+                percent(&query),
                 seconds(self.start) + window,
                 seconds(self.end)
             ),
@@ -291,10 +291,6 @@ pub fn compare(one: &Answer, other: &Answer) -> Result<(), String> {
         }
     }
     Ok(())
-}
-
-fn escaped(text: &str) -> String {
-    text.bytes().map(|byte| format!("%{byte:02X}")).collect()
 }
 
 #[cfg(test)]

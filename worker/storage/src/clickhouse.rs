@@ -38,9 +38,9 @@ use crate::model::{
     RangeRow, RateQuery, RateRow, Tenant,
 };
 use crate::store::{
-    Backup, CardinalityPage, CardinalityQuery, Deleted, ErrorKind, Export, Gauge, Health, ListPage,
-    ListQuery, MetricsStore, Plan, QueryContext, Result, Retention, RunningQuery, SeriesLookup, StoreError,
-    Usage, WriteOutcome,
+    CardinalityPage, CardinalityQuery, Deleted, ErrorKind, Export, Gauge, Health, ListPage, ListQuery,
+    MetricsStore, Plan, QueryContext, Result, Retention, RunningQuery, SeriesLookup, StoreError, Usage,
+    WriteOutcome,
 };
 
 use open::{Opening, Parts};
@@ -220,16 +220,10 @@ impl MetricsStore for ClickHouse {
         running::cancel(&parts.database, &parts.dialect, tenant, id).await
     }
 
-    async fn backup(&self) -> Result<Backup> {
-        Err(no_backups())
-    }
-
-    async fn backups(&self) -> Result<Vec<Backup>> {
-        Err(no_backups())
-    }
-
-    async fn delete_backup(&self, _name: &str) -> Result<bool> {
-        Err(no_backups())
+    /// ClickHouse has a statement for it, which knows of its tables what a worker doesn't.
+    fn no_backups(&self) -> StoreError {
+        let why = "workers over ClickHouse hold nothing to back up; ClickHouse's own statement BACKUP DATABASE does it";
+        StoreError::new(ErrorKind::Refused, why)
     }
 
     async fn health(&self) -> Health {
@@ -247,13 +241,6 @@ impl MetricsStore for ClickHouse {
     async fn close(&self) -> Result<()> {
         self.opening.close().await.map_err(StoreError::from)
     }
-}
-
-/// ClickHouse has a statement for it, which knows of its tables what a worker doesn't.
-fn no_backups() -> StoreError {
-    let why =
-        "workers over ClickHouse hold nothing to back up; ClickHouse's own statement BACKUP DATABASE does it";
-    StoreError::new(ErrorKind::Refused, why)
 }
 
 #[cfg(test)]

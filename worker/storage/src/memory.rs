@@ -20,9 +20,10 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 
 use crate::clock::Clock;
+use crate::export::Copied;
 use crate::model::{
     AggregateQuery, AggregateRow, Answer, Batch, DimensionKey, ExportQuery, MetricName, Query, RangeQuery,
-    RangeRow, RateQuery, RateRow, SeriesHandle, SeriesSamples, Spelling, SpellingHasher, Tenant,
+    RangeRow, RateQuery, RateRow, SeriesHandle, Spelling, SpellingHasher, Tenant,
 };
 use crate::store::{
     CardinalityPage, CardinalityQuery, Deleted, ErrorKind, Export, Gauge, Health, ListPage, ListQuery,
@@ -127,16 +128,6 @@ impl MemoryStore {
         let state = tenants.entry(tenant.clone()).or_insert_with(|| TenantState::new(self.default_retention));
         state.expire(now);
         Ok(body(state, now, next_handle))
-    }
-}
-
-/// An export of what there was when it began, stretch by stretch.
-struct Copied(std::vec::IntoIter<SeriesSamples>);
-
-#[async_trait]
-impl Export for Copied {
-    async fn next(&mut self) -> Result<Vec<SeriesSamples>> {
-        Ok(self.0.next().into_iter().collect())
     }
 }
 

@@ -68,10 +68,7 @@ impl Observed {
         span: Span,
         call: impl Future<Output = Result<T>> + Send,
     ) -> Result<T> {
-        let mut observation = Observation::begin(&*self.recorder, name);
-        let result = call.instrument(span).await;
-        observation.outcome = outcome(&result);
-        result
+        observed(&*self.recorder, name, span, call).await
     }
 
     /// A read without a deadline of its own.
@@ -98,6 +95,19 @@ impl Observed {
         };
         self.once(name, span_of(name, query), bounded(context, retried(attempt))).await
     }
+}
+
+/// Measures one call, in its span.
+async fn observed<T>(
+    recorder: &dyn Recorder,
+    name: &'static str,
+    span: Span,
+    call: impl Future<Output = Result<T>> + Send,
+) -> Result<T> {
+    let mut observation = Observation::begin(recorder, name);
+    let result = call.instrument(span).await;
+    observation.outcome = outcome(&result);
+    result
 }
 
 fn span_of(name: &'static str, query: &Registered) -> Span {
@@ -127,27 +137,21 @@ struct ObservedExport {
 impl ObservedExport {
     /// The next step, tried again as other reads are.
     async fn step(inner: &mut dyn Export) -> Result<Vec<SeriesSamples>> {
-        let mut pause = FIRST_WAIT;
-        for _ in 1..ATTEMPTS {
+        let mut attempts = Attempts::default();
+        loop {
             let result = inner.next().await;
-            let wait = result.as_ref().err().and_then(|error| wait_before_retry(error, pause));
-            let Some(wait) = wait else { return result };
+            let Some(wait) = attempts.wait_after(&result) else { return result };
             sleep(wait).await;
-            pause *= 2;
         }
-        inner.next().await
     }
 }
 
 #[async_trait]
 impl Export for ObservedExport {
     async fn next(&mut self) -> Result<Vec<SeriesSamples>> {
-        let mut observation = Observation::begin(&*self.recorder, "export");
         let span = span_of("export", &self.query);
-        let step = Self::step(self.inner.as_mut());
-        let result = bounded(self.query.context(), step).instrument(span).await;
-        observation.outcome = outcome(&result);
-        result
+        let step = bounded(self.query.context(), Self::step(self.inner.as_mut()));
+        observed(&*self.recorder, "export", span, step).await
     }
 }
 
@@ -155,15 +159,35 @@ impl Export for ObservedExport {
 async fn retried<T: Send, F: Future<Output = Result<T>> + Send>(
     call: impl Fn() -> F + Send + Sync,
 ) -> Result<T> {
-    let mut pause = FIRST_WAIT;
-    for _ in 1..ATTEMPTS {
+    let mut attempts = Attempts::default();
+    loop {
         let result = call().await;
-        let wait = result.as_ref().err().and_then(|error| wait_before_retry(error, pause));
-        let Some(wait) = wait else { return result };
+        let Some(wait) = attempts.wait_after(&result) else { return result };
         sleep(wait).await;
-        pause *= 2;
     }
-    call().await
+}
+
+/// The attempts at a read.
+struct Attempts {
+    left: u32,
+    pause: Duration,
+}
+
+impl Default for Attempts {
+    fn default() -> Self {
+        Self { left: ATTEMPTS, pause: FIRST_WAIT }
+    }
+}
+
+impl Attempts {
+    /// How long to wait before the next attempt; `None` where `result` stands.
+    fn wait_after<T>(&mut self, result: &Result<T>) -> Option<Duration> {
+        self.left -= 1;
+        let error = result.as_ref().err().filter(|_| self.left > 0)?;
+        let wait = wait_before_retry(error, self.pause)?;
+        self.pause *= 2;
+        Some(wait)
+    }
 }
 
 /// How long to wait until the call may succeed: what the store asks for, at least `pause` and up to

@@ -548,13 +548,18 @@ pub trait MetricsStore: Send + Sync {
     /// `Unavailable`, `Internal`.
     async fn cancel_query(&self, tenant: &Tenant, id: &str) -> Result<bool>;
 
+    /// The error of a store that makes no backups.
+    fn no_backups(&self) -> StoreError {
+        StoreError::new(ErrorKind::Refused, format!("the backend {} makes no backups", self.backend()))
+    }
+
     /// Makes a backup of all tenants while writes and queries go on: it holds every write that was
     /// acknowledged before this was called. Goes on when the caller hangs up.
     ///
     /// # Errors
     /// `Refused` where the store makes none, or makes one already; `Unavailable`, `Internal`.
     async fn backup(&self) -> Result<Backup> {
-        Err(no_backups(self.backend()))
+        Err(self.no_backups())
     }
 
     /// The finished backups, oldest first.
@@ -562,7 +567,7 @@ pub trait MetricsStore: Send + Sync {
     /// # Errors
     /// `Refused`, `Internal`.
     async fn backups(&self) -> Result<Vec<Backup>> {
-        Err(no_backups(self.backend()))
+        Err(self.no_backups())
     }
 
     /// Removes a backup; whether it was there.
@@ -570,7 +575,7 @@ pub trait MetricsStore: Send + Sync {
     /// # Errors
     /// `Refused` where the store makes none, or makes one now; `Internal`.
     async fn delete_backup(&self, _name: &str) -> Result<bool> {
-        Err(no_backups(self.backend()))
+        Err(self.no_backups())
     }
 
     /// Whether it can serve now; cheap enough for a probe each second.
@@ -594,8 +599,4 @@ pub trait MetricsStore: Send + Sync {
     /// # Errors
     /// `Internal`, when something acked may not be safe.
     async fn close(&self) -> Result<()>;
-}
-
-fn no_backups(backend: &str) -> StoreError {
-    StoreError::new(ErrorKind::Refused, format!("the backend {backend} makes no backups"))
 }

@@ -1,4 +1,4 @@
-//! VictoriaMetrics and Prometheus, as `tests/peers/build` and Debian's package bring them.
+//! VictoriaMetrics and Prometheus, as `tests/cluster/build peers` and Debian's package bring them.
 
 use std::fs::{self, File};
 use std::net::SocketAddr;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use super::Kind;
-use crate::http::{Connection, request};
+use crate::http::is_ok;
 use crate::worker::free_address;
 
 /// How long a peer may take until it answers; a log of many samples takes Prometheus its time.
@@ -33,7 +33,7 @@ fn program(kind: Kind) -> PathBuf {
     }
     let variable = |name| std::env::var_os(name).map(PathBuf::from);
     let cache = variable("XDG_CACHE_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache")));
-    cache.unwrap_or_default().join("luminate/peers/bin/victoria-metrics")
+    cache.unwrap_or_default().join("luminate/cluster/bin/victoria-metrics")
 }
 
 /// The version that the program says it is.
@@ -95,13 +95,7 @@ impl Peer {
     fn wait_ready(&mut self) {
         let started = Instant::now();
         let probe = if self.kind == Kind::Prometheus { "/-/ready" } else { "/health" };
-        let probe = request("GET", probe, &[("connection", "close")], &[]);
-        loop {
-            let answer =
-                Connection::open(self.address).and_then(|mut connection| connection.exchange(&probe));
-            if answer.is_ok_and(|answer| answer.status == 200) {
-                return;
-            }
+        while !is_ok(self.address, probe) {
             let ended = self.child.try_wait().expect("our child").is_some();
             if ended || started.elapsed() > START {
                 let log = fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use luminate_tests::bench::compare::{Comparison, Row};
 use luminate_tests::bench::data::Shape;
-use luminate_tests::bench::encode::{Body, Encoder, Protocol};
+use luminate_tests::bench::encode::{Encoder, Protocol};
 use luminate_tests::bench::engine::{Engine, Kind};
 use luminate_tests::bench::fleet::{Fleet, STEP};
 use luminate_tests::bench::load;
@@ -31,9 +31,7 @@ pub fn measure(comparison: &mut Comparison, plan: &Plan) {
     println!("ack: half load of {series} series by remote write, {CONNECTIONS} connections");
     let mut fleet = Fleet::new(series, Shape::Decimals, now() - STEP * (ROUNDS as i64 + 6), 11);
     let mut encoder = Encoder::new(Protocol::RemoteWrite);
-    let mut rounds = |count: usize| -> Vec<Vec<Body>> {
-        (0..count).map(|_| encoder.encode(std::slice::from_ref(&fleet.next_round()))).collect()
-    };
+    let mut rounds = |count: usize| encoder.next(&mut fleet, 1, count);
     let (first, fast, steady) = (rounds(1), rounds(ROUNDS * 2 / 5), rounds(ROUNDS * 3 / 5));
     let mut acks =
         Row::new("times of acknowledgements", "acknowledged at half load: p99", "ms", Better::Less);

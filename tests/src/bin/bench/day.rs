@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use fastrand::Rng;
 use luminate_tests::bench::data::{Shape, Values, label_block, remote_write_body};
+use luminate_tests::bench::fleet::STEP;
 use luminate_tests::bench::report::{Better, Figure, Report};
 use luminate_tests::bench::{load, median, p95};
 use luminate_tests::client::now;
@@ -14,7 +15,6 @@ use serde_json::{Value, json};
 
 const HOSTS: usize = 4_000;
 const METRIC: &str = "cpu_usage_user";
-const STEP: i64 = 10_000;
 const HOUR: i64 = 3_600_000;
 const DAY: i64 = 24 * HOUR;
 /// Samples of a series in one request.

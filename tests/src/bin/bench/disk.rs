@@ -11,7 +11,7 @@ use luminate_tests::bench::fleet::{Fleet, Round, STEP};
 use luminate_tests::bench::load::{self, Server};
 use luminate_tests::bench::report::Better;
 use luminate_tests::client::now;
-use luminate_tests::http::Response;
+use luminate_tests::http::{Response, percent};
 use luminate_tests::process;
 use serde::Deserialize;
 use serde_json::json;
@@ -123,18 +123,19 @@ fn read_back(engine: &Engine, metric: &str, host: usize, rounds: &[Round]) -> Ve
     let host =
         dimensions(host).into_iter().find(|(key, _)| *key == "hostname").expect("every machine has a name").1;
     let (first, last) = (rounds[0].time, rounds[rounds.len() - 1].time);
-    let selector = format!("{metric}%7Bhostname=%22{host}%22%7D");
+    let selector = format!("{metric}{{hostname=\"{host}\"}}");
     match engine.kind() {
         Kind::Luminate => luminate_rows(&engine.client().query(&json!({
             "queryType": "range", "metricName": metric, "filters": {"hostname": host}, "limit": 100_000,
             "timeRange": {"start": first, "end": last + 1}}))),
-        Kind::VictoriaMetrics => exported(&engine.get(&format!("/api/v1/export?match[]={selector}"))),
+        Kind::VictoriaMetrics => {
+            exported(&engine.get(&format!("/api/v1/export?match[]={}", percent(&selector))))
+        }
         Kind::Prometheus => {
             let seconds = (last - first) / 1_000 + 10;
             let time = last as f64 / 1_000.0;
-            prometheus_values(
-                &engine.get(&format!("/api/v1/query?query={selector}%5B{seconds}s%5D&time={time}")),
-            )
+            let query = percent(&format!("{selector}[{seconds}s]"));
+            prometheus_values(&engine.get(&format!("/api/v1/query?query={query}&time={time}")))
         }
     }
 }

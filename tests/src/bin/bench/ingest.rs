@@ -7,7 +7,7 @@ use luminate_tests::bench::compare::{Comparison, Row};
 use luminate_tests::bench::data::Shape;
 use luminate_tests::bench::encode::{Body, Encoder, Protocol};
 use luminate_tests::bench::engine::{Engine, Kind};
-use luminate_tests::bench::fleet::{Fleet, Round, STEP};
+use luminate_tests::bench::fleet::{Fleet, STEP};
 use luminate_tests::bench::load::{self, Cost, Endpoint, Server};
 use luminate_tests::bench::median;
 use luminate_tests::bench::report::{Better, short};
@@ -131,9 +131,8 @@ impl Session {
         let mut prepared = Vec::new();
         for (protocol, rounds) in &protocols {
             let mut encoder = Encoder::new(*protocol);
-            let mut encode = |round: Round| encoder.encode(std::slice::from_ref(&round));
-            let first = vec![encode(fleet.next_round())];
-            let rounds = (0..*rounds).map(|_| encode(fleet.next_round())).collect();
+            let first = encoder.next(&mut fleet, 1, 1);
+            let rounds = encoder.next(&mut fleet, 1, *rounds);
             prepared.push(Prepared { protocol: *protocol, first, rounds });
         }
         println!("    bodies made in {:.0} s", started.elapsed().as_secs_f64());

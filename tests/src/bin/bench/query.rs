@@ -41,7 +41,7 @@ pub fn measure(comparison: &mut Comparison, plan: &Plan) {
     println!("query: {series} series × {HOURS} h at 10 s = {} samples", short((series * steps) as f64));
     let mut fleet = Fleet::new(series, Shape::Percent, data.start, 7);
     let mut encoder = Encoder::with_batch(Protocol::RemoteWrite, SAMPLES_OF_A_REQUEST);
-    let bodies: Vec<Vec<Body>> = (0..steps / ROUNDS).map(|_| encoder.encode(&fleet.rounds(ROUNDS))).collect();
+    let bodies = encoder.next(&mut fleet, ROUNDS, steps / ROUNDS);
     let mut rows: Vec<Row> =
         ALL.iter().map(|question| Row::new("queries", question.name, "ms", Better::Less)).collect();
     let mut expected = Vec::new();

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use luminate_tests::bench::compare::{Comparison, Row};
 use luminate_tests::bench::data::{METRICS, Shape};
-use luminate_tests::bench::encode::{Body, Encoder, Protocol};
+use luminate_tests::bench::encode::{Encoder, Protocol};
 use luminate_tests::bench::engine::{Engine, Kind};
 use luminate_tests::bench::fleet::{Fleet, STEP};
 use luminate_tests::bench::load;
 use luminate_tests::bench::report::{Better, short};
 use luminate_tests::client::now;
+use luminate_tests::http::percent;
 use serde_json::json;
 
 use crate::Plan;
@@ -27,9 +28,7 @@ pub fn measure(comparison: &mut Comparison, plan: &Plan) {
     let start = now() - STEP * (ROUNDS as i64 + 6);
     let mut fleet = Fleet::new(series, Shape::Decimals, start, 9);
     let mut encoder = Encoder::with_batch(Protocol::RemoteWrite, 10_000);
-    let bodies: Vec<Vec<Body>> = (0..ROUNDS / ROUNDS_OF_A_REQUEST)
-        .map(|_| encoder.encode(&fleet.rounds(ROUNDS_OF_A_REQUEST)))
-        .collect();
+    let bodies = encoder.next(&mut fleet, ROUNDS_OF_A_REQUEST, ROUNDS / ROUNDS_OF_A_REQUEST);
     let mut speed = Row::new("recovery", "samples of the log read again", "/s/core", Better::More);
     let mut wall = Row::new("restart", "from a kill until ready", "s", Better::Less);
     let mut lost = Row::new("restart", "acknowledged samples that a kill loses", "%", Better::Less);
@@ -66,8 +65,8 @@ fn count(engine: &Engine, start: i64) -> usize {
         }
         _ => {
             let (seconds, time) = ((end - start) / 1_000 + 1, end as f64 / 1e3);
-            let path =
-                format!("/api/v1/query?query=sum(count_over_time({metric}%5B{seconds}s%5D))&time={time}");
+            let query = percent(&format!("sum(count_over_time({metric}[{seconds}s]))"));
+            let path = format!("/api/v1/query?query={query}&time={time}");
             let value = &engine.get(&path).json()["data"]["result"][0]["value"][1];
             value.as_str().and_then(|count| count.parse::<f64>().ok()).unwrap_or(0.0) as usize
         }

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use luminate_tests::client::Client;
+use luminate_tests::http::percent;
 use luminate_tests::worker::{Worker, free_address};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -132,7 +133,7 @@ impl Prometheus {
     /// What PromQL says at `time` (Unix milliseconds), by the values of `labels`.
     pub fn ask(&self, query: &str, labels: &[&str], time: i64) -> Numbers {
         let path =
-            format!("/api/v1/query?query={}&time={}.{:03}", escaped(query), time / 1_000, time % 1_000);
+            format!("/api/v1/query?query={}&time={}.{:03}", percent(query), time / 1_000, time % 1_000);
         let answer = Client::new(self.address()).get(&path).expect(200);
         let rows = answer["data"]["result"].as_array().unwrap_or_else(|| panic!("{query}: {answer}")).clone();
         rows.iter().map(|row| (key(&row["metric"], labels), number(&row["value"][1]))).collect()
@@ -146,10 +147,6 @@ fn number(value: &Value) -> f64 {
 /// The values of `labels` in an object of them; nothing stands for one that is absent.
 pub fn key(object: &Value, labels: &[&str]) -> Vec<String> {
     labels.iter().map(|label| object[*label].as_str().unwrap_or_default().to_owned()).collect()
-}
-
-fn escaped(text: &str) -> String {
-    text.bytes().map(|byte| format!("%{byte:02X}")).collect()
 }
 
 fn configuration(exporter: SocketAddr, worker: SocketAddr, own: SocketAddr) -> String {

@@ -280,20 +280,6 @@ fn framed(body: &[u8]) -> Vec<u8> {
     encoder.into_inner().expect("memory takes it")
 }
 
-/// A text as a part of a path or a query string.
-#[must_use]
-pub fn percent(text: &str) -> String {
-    let mut out = String::new();
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || byte == b'_' {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use luminate_storage::model::{DimensionLimits, Dimensions, MetricName};

@@ -23,9 +23,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::answers::{self, Fields, NDJSON};
-use super::spelling::{self, RemoteWrite, Row, Speller, percent};
+use super::spelling::{self, RemoteWrite, Row, Speller};
 use super::{Serving, Tamper};
-use crate::http::{Connection, Response};
+use crate::http::{Connection, Response, percent};
 use crate::{http, token};
 
 /// How many samples of a remote write were written.

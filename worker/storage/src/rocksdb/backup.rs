@@ -16,7 +16,7 @@ use crate::store::{Backup, ErrorKind, Result, StoreError};
 
 use super::commit::{Done, Work};
 use super::engine::{Inner, unavailable};
-use super::log::Cut;
+use super::log::{Cut, sync_directory as sync};
 
 /// In a folder that is being restored into: what has arrived so far.
 pub const RESTORING: &str = "restoring";
@@ -60,12 +60,8 @@ pub(super) fn remove_unfinished(folder: &Path) -> Result<()> {
 /// full or the store closing; `Internal`.
 pub(super) fn make(inner: &Arc<Inner>) -> Result<Backup> {
     let folder = folder(inner)?;
-    let _one_at_a_time = inner.backing_up.try_lock().ok_or_else(|| {
-        StoreError::new(
-            ErrorKind::Refused,
-            "another backup is being made or removed; try again when it is done",
-        )
-    })?;
+    let busy = || refused("another backup is being made or removed; try again when it is done");
+    let _one_at_a_time = inner.backing_up.try_lock().ok_or_else(busy)?;
     let created = inner.options.clock.now();
     // 1. From here on no commit that tables don't hold leaves the log.
     let (done, answer) = Done::new();
@@ -155,9 +151,8 @@ pub(super) fn delete(inner: &Inner, name: &str) -> Result<bool> {
     if !is_name(name) || !path.join(RECORD).is_file() {
         return Ok(false);
     }
-    let _one_at_a_time = inner.backing_up.try_lock().ok_or_else(|| {
-        StoreError::new(ErrorKind::Refused, "a backup is being made or removed; try again when it is done")
-    })?;
+    let busy = || refused("a backup is being made or removed; try again when it is done");
+    let _one_at_a_time = inner.backing_up.try_lock().ok_or_else(busy)?;
     // Under its other name first, so that half a backup never has the name of a whole one.
     let unfinished = folder.join(format!("{name}.{UNFINISHED}"));
     fs::rename(&path, &unfinished).map_err(|error| failed(&path, &error))?;
@@ -205,7 +200,7 @@ pub fn restore(backup: &Path, target: &Path) -> Result<(u64, u64)> {
     }
     fs::remove_dir(&arriving).map_err(|error| failed(&arriving, &error))?;
     sync(target)?;
-    if let Some(parent) = target.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+    if let Some(parent) = target.parent() {
         sync(parent)?;
     }
     Ok((bytes, files))
@@ -242,14 +237,9 @@ fn sync_files(folder: &Path) -> Result<u64> {
     Ok(bytes)
 }
 
-fn sync(folder: &Path) -> Result<()> {
-    File::open(folder).and_then(|open| open.sync_all()).map_err(|error| failed(folder, &error))
-}
-
 fn folder(inner: &Inner) -> Result<&Path> {
-    inner.options.backups.as_deref().ok_or_else(|| {
-        refused("no folder for backups is configured: storage.rocksdb.backup_path names it".to_owned())
-    })
+    let none = || refused("no folder for backups is configured: storage.rocksdb.backup_path names it");
+    inner.options.backups.as_deref().ok_or_else(none)
 }
 
 /// When it was begun, and its last commit.
@@ -266,7 +256,7 @@ fn backup_of(name: String, record: &Record) -> Backup {
     Backup { name, bytes: record.bytes, commit: record.commit, created: record.created }
 }
 
-fn refused(why: String) -> StoreError {
+fn refused(why: impl Into<String>) -> StoreError {
     StoreError::new(ErrorKind::Refused, why)
 }
 

@@ -19,7 +19,7 @@ use roaring::RoaringBitmap;
 use crate::model::Tenant;
 use crate::store::{ErrorKind, Result, StoreError};
 
-use super::engine::open::{FORMAT, unknown_format};
+use super::engine::open::{FORMAT, presence_of, tenant_of, unknown_format};
 use super::index::{Index, IndexOptions};
 use super::layer::LayerRecord;
 use super::log::{self, Lost};
@@ -148,13 +148,10 @@ impl Check {
             (key.len() == 12 && value.len() == 8).then_some(())
         });
         self.entries(tables, Prefix::Retention, |key, value| {
-            tenant(key).and_then(|_| record::decode_retention(value).ok()).map(|_| ())
+            (tenant_of(key).is_ok() && record::decode_retention(value).is_ok()).then_some(())
         });
         self.entries(tables, Prefix::Presence, |key, value| {
-            let (day, owner) = key.split_at_checked(4)?;
-            let day = u32::from_be_bytes(day.try_into().ok()?) ^ 0x8000_0000;
-            let ids = RoaringBitmap::deserialize_from(value).ok()?;
-            meta.presence.push((tenant(owner)?, day.cast_signed(), ids));
+            meta.presence.push(presence_of(key, value).ok()?);
             Some(())
         });
         Ok(meta)
@@ -163,16 +160,10 @@ impl Check {
     /// Gives `read` each entry of one kind; one that it returns `None` for is damaged.
     fn entries(&mut self, tables: &Tables, prefix: Prefix, mut read: impl FnMut(&[u8], &[u8]) -> Option<()>) {
         let place = format!("tables, meta, {prefix:?}");
-        match tables.meta_entries(prefix) {
-            // Reported by the reading of all.
-            Err(_) => {}
-            Ok(entries) => {
-                for (key, value) in entries {
-                    if read(&key, &value).is_none() {
-                        let error = StoreError::corrupt("an entry can't be read");
-                        self.report.damage(Damage::of(&place, &error));
-                    }
-                }
+        // What can't be read is reported by the reading of all.
+        for (key, value) in tables.meta_entries(prefix).unwrap_or_default() {
+            if read(&key, &value).is_none() {
+                self.report.damage(Damage::of(&place, &StoreError::corrupt("an entry can't be read")));
             }
         }
     }
@@ -282,8 +273,4 @@ fn damage_of(lost: &Lost, accepted: &BTreeMap<u64, i64>) -> Damage {
     };
     let place = format!("{}, offset {}", lost.file.display(), lost.offset);
     Damage::of(&place, &StoreError::corrupt(format!("{}: {commits}", lost.why))).accepted(before, after)
-}
-
-fn tenant(key: &[u8]) -> Option<Tenant> {
-    Tenant::new(std::str::from_utf8(key).ok()?).ok()
 }

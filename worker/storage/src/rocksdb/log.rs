@@ -29,6 +29,8 @@ use spares::Spares;
 
 pub use copy::Cut;
 pub use inspect::{Inspection, Lost, inspect};
+#[cfg(feature = "rocksdb")]
+pub(super) use segment::sync_directory;
 
 /// What a replay calls with each commit's number and body.
 pub type Apply<'a> = &'a mut dyn FnMut(u64, &[u8]) -> Result<()>;

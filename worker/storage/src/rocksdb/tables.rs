@@ -86,7 +86,7 @@ impl PageKey {
             return None;
         }
         Some(Self {
-            day: (u32::from_be_bytes(key[1..5].try_into().ok()?) ^ 0x8000_0000).cast_signed(),
+            day: day_from(key[1..5].try_into().ok()?),
             layer: u64::from_be_bytes(key[5..13].try_into().ok()?),
             metric: u32::from_be_bytes(key[13..17].try_into().ok()?),
             first_series: u32::from_be_bytes(key[17..21].try_into().ok()?),
@@ -104,6 +104,12 @@ impl PageKey {
 #[must_use]
 pub fn day_bytes(day: i32) -> [u8; 4] {
     (day.cast_unsigned() ^ 0x8000_0000).to_be_bytes()
+}
+
+/// The day that [`day_bytes`] made these of.
+#[must_use]
+pub fn day_from(bytes: [u8; 4]) -> i32 {
+    (u32::from_be_bytes(bytes) ^ 0x8000_0000).cast_signed()
 }
 
 /// Changes of `meta`, applied together or not at all.
@@ -170,9 +176,7 @@ impl Tables {
         options.set_paranoid_checks(true);
         // A torn last record was never acknowledged; anything else that is broken must be told.
         options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
-        let families = [META, PAGES, SUMMARIES, DEFINITIONS]
-            .map(|name| ColumnFamilyDescriptor::new(name, family_options(name, &cache)));
-        let db = DB::open_cf_descriptors(&options, directory, families).map_err(failed)?;
+        let db = DB::open_cf_descriptors(&options, directory, families(&cache)).map_err(failed)?;
         Ok(Self { db, directory: incoming, next_file: AtomicU64::new(0), cache, removing: Mutex::default() })
     }
 
@@ -299,7 +303,7 @@ impl Tables {
     /// `Corrupt`, `Internal`.
     pub fn stored_layers(&self) -> Result<Vec<(i32, u64)>> {
         let mut found = Vec::new();
-        for (family, prefix) in [(PAGES, Prefix::Page), (SUMMARIES, Prefix::Summary)] {
+        for (family, prefix) in Half::BOTH.map(Half::place) {
             let mut iterator = self.db.raw_iterator_cf(self.family(family)?);
             iterator.seek_to_first();
             while let Some(key) = iterator.key().and_then(PageKey::decode) {
@@ -318,7 +322,7 @@ impl Tables {
     /// # Errors
     /// `Internal`.
     pub fn has_layer(&self, (day, layer): (i32, u64)) -> Result<bool> {
-        for (family, prefix) in [(PAGES, Prefix::Page), (SUMMARIES, Prefix::Summary)] {
+        for (family, prefix) in Half::BOTH.map(Half::place) {
             let mut iterator = self.db.raw_iterator_cf(self.family(family)?);
             iterator.seek(PageKey::start_of(day, layer).encode(prefix));
             let key = iterator.key().and_then(PageKey::decode);
@@ -339,7 +343,7 @@ impl Tables {
     /// `Internal`.
     pub fn drop_layer(&self, (day, layer): (i32, u64)) -> Result<()> {
         let _not_amid_a_checkpoint = self.removing.lock();
-        for (family, prefix) in [(PAGES, Prefix::Page), (SUMMARIES, Prefix::Summary)] {
+        for (family, prefix) in Half::BOTH.map(Half::place) {
             let family = self.family(family)?;
             let from = PageKey::start_of(day, layer).encode(prefix);
             let to = PageKey::start_of(day, layer + 1).encode(prefix);
@@ -445,6 +449,11 @@ fn definitions_key(seal: u64, part: u32) -> Vec<u8> {
     key.extend_from_slice(&seal.to_be_bytes());
     key.extend_from_slice(&part.to_be_bytes());
     key
+}
+
+fn families(cache: &Cache) -> [ColumnFamilyDescriptor; 4] {
+    [META, PAGES, SUMMARIES, DEFINITIONS]
+        .map(|name| ColumnFamilyDescriptor::new(name, family_options(name, cache)))
 }
 
 fn family_options(name: &str, cache: &Cache) -> Options {

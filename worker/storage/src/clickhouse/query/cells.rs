@@ -5,15 +5,12 @@ use std::sync::Arc;
 use clickhouse::Row;
 use serde::Deserialize;
 
-use super::text::key_parameter;
+use super::text::{NO_BUCKET, key_parameter};
 use super::{Reader, Selected, Text, one_more};
 use crate::model::{
     AggregateQuery, AggregateRow, Aggregation, Answer, DimensionKey, GroupKey, QueryStats, RateQuery, RateRow,
 };
 use crate::store::{QueryContext, Result};
-
-/// The bucket of a row that is no cell, but tells of all samples.
-const NO_BUCKET: i64 = i64::MIN;
 
 /// A cell, with what it or another row tells of all samples: series with one in range, samples read, and how
 /// often parts of the table overlap so that a sample may have been read twice.

@@ -16,6 +16,9 @@ pub enum Chosen {
     Few,
 }
 
+/// The bucket of a row that is no cell, but tells of all samples.
+pub const NO_BUCKET: i64 = i64::MIN;
+
 /// The parameter that a key to group by is bound to.
 pub fn key_parameter(key: usize) -> String {
     format!("key_{key}")
@@ -54,13 +57,13 @@ impl Text {
     /// A rate goes through each series' samples in order. So does an integral, but only after a survey.
     #[must_use]
     pub fn one_pass(&self) -> Option<&'static str> {
-        let Some(aggregation) = self.aggregation else {
-            return (!self.always_final).then_some(include_str!("../sql/rate_arrays.sql"));
-        };
+        if self.always_final {
+            return None;
+        }
+        let Some(aggregation) = self.aggregation else { return Some(include_str!("../sql/rate_arrays.sql")) };
         let small = aggregation.quantile().is_none();
         let pays = !self.bucketed || (self.chosen == Chosen::Few && small);
-        let made_of_parts = aggregation != Aggregation::Integral && pays && !self.always_final;
-        made_of_parts.then_some(include_str!("../sql/aggregate_parts.sql"))
+        (aggregation != Aggregation::Integral && pays).then_some(include_str!("../sql/aggregate_parts.sql"))
     }
 
     fn word(&self, word: &str) -> Cow<'static, str> {
@@ -87,7 +90,7 @@ impl Text {
             }
             "FILTERS" if self.chosen == Chosen::Filtered => "AND hasAll(pairs, {pairs:Array(String)})".into(),
             "LIVING" => include_str!("../sql/living.sql").into(),
-            "NONE" => "toInt64(-9223372036854775808)".into(),
+            "NONE" => format!("toInt64({NO_BUCKET})").into(),
             "GROUP" if self.grouped() => "names".into(),
             "NAMES_OF_GROUP" if self.grouped() => "any(names)".into(),
             "GROUP" | "NAMES_OF_GROUP" => "CAST([], 'Array(String)')".into(),

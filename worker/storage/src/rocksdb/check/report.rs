@@ -63,16 +63,7 @@ pub struct Damage {
 
 impl Damage {
     pub(super) fn of(place: &str, error: &StoreError) -> Self {
-        Self {
-            place: place.to_owned(),
-            tenant: None,
-            metric: None,
-            times: None,
-            accepted: (None, None),
-            what: error.message.clone(),
-            pages: 1,
-            layer: None,
-        }
+        Self { place: place.to_owned(), what: error.message.clone(), pages: 1, ..Self::default() }
     }
 
     pub(super) fn of_tenant(self, tenant: &Tenant) -> Self {

@@ -20,7 +20,7 @@ use crate::rocksdb::layer::{CutOffs, Errand, Layer, LayerRecord, View};
 use crate::rocksdb::log::{Log, LogOptions};
 use crate::rocksdb::record::{self, Operation};
 use crate::rocksdb::seal::Sealed;
-use crate::rocksdb::tables::{MetaBatch, Prefix, Tables};
+use crate::rocksdb::tables::{MetaBatch, Prefix, Tables, day_from};
 use crate::store::{ErrorKind, Result, StoreError};
 
 use super::turns::Turns;
@@ -264,15 +264,12 @@ impl Inner {
 
     /// Loads the definitions of all series that are present on some day, and the days; returns those series.
     fn load_series(&self) -> Result<RoaringBitmap> {
-        let wrong = || StoreError::corrupt("a stored presence can't be read");
         let mut presence = Vec::new();
         let mut present = RoaringBitmap::new();
         for (key, value) in self.tables.meta_entries(Prefix::Presence)? {
-            let (day, tenant) = key.split_at_checked(4).ok_or_else(wrong)?;
-            let day = u32::from_be_bytes(day.try_into().map_err(|_| wrong())?) ^ 0x8000_0000;
-            let ids = RoaringBitmap::deserialize_from(&value[..]).map_err(|_| wrong())?;
+            let (tenant, day, ids) = presence_of(&key, &value)?;
             present |= &ids;
-            presence.push((tenant_of(tenant)?, day.cast_signed(), ids));
+            presence.push((tenant, day, ids));
         }
         let mut stored = 0;
         self.tables.definitions(&mut |blob| {
@@ -374,7 +371,15 @@ impl Inner {
     }
 }
 
-fn tenant_of(key: &[u8]) -> Result<Tenant> {
+/// The series of a tenant that were present on a day, as `meta` holds them.
+pub(in crate::rocksdb) fn presence_of(key: &[u8], value: &[u8]) -> Result<(Tenant, i32, RoaringBitmap)> {
+    let wrong = || StoreError::corrupt("a stored presence can't be read");
+    let (day, tenant) = key.split_first_chunk::<4>().ok_or_else(wrong)?;
+    let ids = RoaringBitmap::deserialize_from(value).map_err(|_| wrong())?;
+    Ok((tenant_of(tenant)?, day_from(*day), ids))
+}
+
+pub(in crate::rocksdb) fn tenant_of(key: &[u8]) -> Result<Tenant> {
     std::str::from_utf8(key)
         .ok()
         .and_then(|text| Tenant::new(text).ok())

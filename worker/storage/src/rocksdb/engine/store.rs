@@ -9,9 +9,10 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use crate::export::Copied;
 use crate::model::{
     AggregateQuery, AggregateRow, Answer, Batch, DimensionKey, ExportQuery, MetricName, Query, RangeQuery,
-    RangeRow, RateQuery, RateRow, RowSeries, Selector, SeriesLimits, SeriesSamples, Tenant, TimeRange,
+    RangeRow, RateQuery, RateRow, RowSeries, Selector, SeriesLimits, Tenant, TimeRange,
 };
 use crate::rocksdb::commit::{self, Committer, Done, Work};
 use crate::rocksdb::index::{Definitions, TenantIndex};
@@ -407,13 +408,15 @@ impl MetricsStore for RocksDb {
         query: &ExportQuery,
         context: &QueryContext,
     ) -> Result<Box<dyn Export>> {
-        let Some(index) = self.inner.index.find_tenant(tenant) else { return Ok(Box::new(NoSamples)) };
+        let Some(index) = self.inner.index.find_tenant(tenant) else {
+            return Ok(Box::new(Copied::default()));
+        };
         let (tenant, query, context) = (tenant.clone(), query.clone(), context.clone());
         let begun =
             self.blocking(move |inner| Exporting::begin(inner, index, tenant, query, context)).await?;
         Ok(match begun {
             Some(begun) => Box::new(begun),
-            None => Box::new(NoSamples),
+            None => Box::new(Copied::default()),
         })
     }
 
@@ -555,7 +558,6 @@ impl MetricsStore for RocksDb {
     fn gauges(&self) -> Vec<Gauge> {
         let inner = &self.inner;
         let view = inner.view.load();
-        let frozen: u64 = view.frozen.iter().map(|frozen| frozen.head.bytes()).sum();
         let samples: u64 = view.layers.iter().map(|layer| layer.record.samples()).sum();
         let bytes: u64 = view.layers.iter().map(|layer| layer.record.bytes()).sum();
         #[allow(clippy::cast_precision_loss, reason = "a gauge")]
@@ -563,7 +565,7 @@ impl MetricsStore for RocksDb {
         vec![
             gauge("series", "Series present on any day.", inner.index.series()),
             gauge("index_bytes", "Memory of the index of series.", inner.index.memory()),
-            gauge("head_bytes", "Memory of samples not sealed yet.", view.active.bytes() + frozen),
+            gauge("head_bytes", "Memory of samples not sealed yet.", inner.heads_bytes()),
             gauge("head_samples", "Samples in the active head.", view.active.samples()),
             gauge("log_bytes", "Log that a restart would replay.", inner.log_bytes()),
             gauge("queue_depth", "Batches that wait for the log.", inner.queue.depth() as u64),
@@ -580,16 +582,6 @@ impl MetricsStore for RocksDb {
         let joined = tokio::task::spawn_blocking(move || join(&inner, threads));
         joined.await.map_err(StoreError::internal)?;
         self.inner.check_working()
-    }
-}
-
-/// The export of a tenant or metric without samples.
-struct NoSamples;
-
-#[async_trait]
-impl Export for NoSamples {
-    async fn next(&mut self) -> Result<Vec<SeriesSamples>> {
-        Ok(Vec::new())
     }
 }
 

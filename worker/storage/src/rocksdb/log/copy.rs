@@ -1,7 +1,7 @@
 //! A copy of the log up to one commit, made while the log goes on.
 
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use crate::store::{Result, StoreError};
@@ -28,7 +28,7 @@ impl Cut {
         self.commit
     }
 
-    /// Copies into `directory`, which is created, and syncs. The copy is a log that was closed: damage to
+    /// Copies into `directory`, which is created; the caller syncs it. The copy is a log that was closed: damage to
     /// its last record is damage, and no torn tail.
     ///
     /// # Errors
@@ -37,8 +37,7 @@ impl Cut {
         let io = |error| segment::failed(directory, &error);
         fs::create_dir(directory).map_err(io)?;
         for file in &self.full {
-            let target = target(directory, file)?;
-            fs::copy(file, &target).and_then(|_| File::open(&target)?.sync_all()).map_err(io)?;
+            fs::copy(file, target(directory, file)?).map_err(io)?;
         }
         let mut bytes = Vec::new();
         let active = File::open(&self.active).map_err(io)?;
@@ -51,9 +50,7 @@ impl Cut {
         }
         let length = bytes.len().next_multiple_of(BLOCK as usize);
         bytes.resize(length, 0);
-        let mut copy = File::create_new(target(directory, &self.active)?).map_err(io)?;
-        copy.write_all(&bytes).and_then(|()| copy.sync_all()).map_err(io)?;
-        segment::sync_directory(directory)
+        fs::write(target(directory, &self.active)?, &bytes).map_err(io)
     }
 
     /// The record that says that the log was closed here.

@@ -124,6 +124,16 @@ pub(super) struct Record<'a> {
     packed: &'a [u8],
 }
 
+impl Record<'_> {
+    /// Whether it belongs where commit `expected` comes next.
+    pub(super) fn is_next(&self, expected: u64) -> bool {
+        match self.header.kind {
+            Kind::Commit => self.header.commit == expected,
+            Kind::Closed => self.header.commit == expected - 1,
+        }
+    }
+}
+
 /// Fills `out` with a record for `body`, but for its header.
 ///
 /// # Errors

@@ -9,7 +9,7 @@ use crate::store::{ErrorKind, Result};
 
 use super::Apply;
 use super::format::{self, BLOCK, Kind, Record, SegmentHeader};
-use super::replay::{read, search};
+use super::replay::{read, read_header, search};
 use super::segment;
 
 /// Commits that were on stable storage and can't be read.
@@ -81,8 +81,7 @@ struct Found {
 
 impl Found {
     fn open(number: u64, path: PathBuf) -> Result<Self> {
-        let mut bytes = Vec::new();
-        let header = match read(&path, &mut bytes).and_then(|()| SegmentHeader::decode(&bytes, &path)) {
+        let header = match read_header(&path) {
             Ok(header) if header.number == number => Ok(header),
             Ok(header) => Err(format!("this is log segment {:x} under a wrong name", header.number)),
             Err(error) if error.kind == ErrorKind::Corrupt => {
@@ -131,7 +130,7 @@ impl Reading<'_> {
         let mut at = BLOCK as usize;
         loop {
             if let Some(record) = format::decode(bytes, at, epoch)
-                && self.is_next(&record)
+                && record.is_next(self.expected)
             {
                 self.record(path, &record, at);
                 at = record.end;
@@ -162,13 +161,6 @@ impl Reading<'_> {
                     return Ok(());
                 }
             }
-        }
-    }
-
-    fn is_next(&self, record: &Record<'_>) -> bool {
-        match record.header.kind {
-            Kind::Commit => record.header.commit == self.expected,
-            Kind::Closed => record.header.commit == self.expected - 1,
         }
     }
 

@@ -73,10 +73,13 @@ fn missing_before(next: &Found, from: u64) -> StoreError {
     ))
 }
 
-fn read_header(path: &Path) -> Result<SegmentHeader> {
-    let file = fs::File::open(path).map_err(|error| segment::failed(path, &error))?;
+/// What a segment says of itself, in its first block.
+///
+/// # Errors
+/// `Corrupt` when that is broken, or the file too long for a segment; `Internal`.
+pub(super) fn read_header(path: &Path) -> Result<SegmentHeader> {
     let mut bytes = Vec::new();
-    std::io::Read::read_to_end(&mut std::io::Read::take(file, BLOCK), &mut bytes)
+    std::io::Read::read_to_end(&mut std::io::Read::take(open(path)?, BLOCK), &mut bytes)
         .map_err(|error| segment::failed(path, &error))?;
     SegmentHeader::decode(&bytes, path)
 }
@@ -157,14 +160,19 @@ fn activate(found: &Found, length: usize, end: usize, torn: bool) -> Result<Segm
 /// # Errors
 /// `Corrupt` when it is too long for one, `Internal`.
 pub(super) fn read(path: &Path, bytes: &mut Vec<u8>) -> Result<()> {
+    let mut file = open(path)?;
+    bytes.clear();
+    std::io::Read::read_to_end(&mut file, bytes).map_err(|error| segment::failed(path, &error))?;
+    Ok(())
+}
+
+fn open(path: &Path) -> Result<fs::File> {
     let io = |error| segment::failed(path, &error);
-    let mut file = fs::File::open(path).map_err(io)?;
+    let file = fs::File::open(path).map_err(io)?;
     if file.metadata().map_err(io)?.len() > MAX_SEGMENT {
         return Err(StoreError::corrupt(format!("{}: no log segment is so long", path.display())));
     }
-    bytes.clear();
-    std::io::Read::read_to_end(&mut file, bytes).map_err(io)?;
-    Ok(())
+    Ok(file)
 }
 
 struct Reading<'a> {
@@ -197,7 +205,7 @@ impl Reading<'_> {
         let mut at = BLOCK as usize;
         loop {
             match format::decode(bytes, at, epoch) {
-                Some(record) if self.is_next(&record) => {
+                Some(record) if record.is_next(self.expected) => {
                     self.record(&record, record.end - at)?;
                     at = record.end;
                 }
@@ -209,13 +217,6 @@ impl Reading<'_> {
                     }
                 }
             }
-        }
-    }
-
-    fn is_next(&self, record: &Record<'_>) -> bool {
-        match record.header.kind {
-            Kind::Commit => record.header.commit == self.expected,
-            Kind::Closed => record.header.commit == self.expected - 1,
         }
     }
 

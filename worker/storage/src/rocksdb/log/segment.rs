@@ -208,7 +208,7 @@ fn write_zeros(file: &File, from: u64, to: u64) -> io::Result<()> {
 ///
 /// # Errors
 /// `Unavailable` when the disk is full, `Internal`.
-pub(super) fn sync_directory(directory: &Path) -> Result<()> {
+pub(in crate::rocksdb) fn sync_directory(directory: &Path) -> Result<()> {
     let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
     let synced = File::open(directory).and_then(|open| open.sync_all());
     synced.map_err(|error| failed(directory, &error))

@@ -5,11 +5,11 @@ use std::sync::atomic::AtomicU64;
 
 use parking_lot::Mutex;
 
-use ::rocksdb::{Cache, ColumnFamilyDescriptor, DB, DBPinnableSlice, DBRecoveryMode, Options, ReadOptions};
+use ::rocksdb::{Cache, DB, DBPinnableSlice, DBRecoveryMode, Options, ReadOptions};
 
 use crate::store::{Result, StoreError};
 
-use super::{DEFINITIONS, META, PAGES, PageKey, Prefix, SUMMARIES, Tables, failed, family_options, records};
+use super::{META, PAGES, PageKey, Prefix, SUMMARIES, Tables, failed, families, records};
 
 const CACHE_BYTES: usize = 8 << 20;
 const READ_AHEAD: usize = 1 << 20;
@@ -35,7 +35,10 @@ pub enum Half {
 }
 
 impl Half {
-    fn place(self) -> (&'static str, Prefix) {
+    pub(super) const BOTH: [Self; 2] = [Self::Pages, Self::Summaries];
+
+    /// Its column family, and what its keys begin with.
+    pub(super) fn place(self) -> (&'static str, Prefix) {
         match self {
             Self::Pages => (PAGES, Prefix::Page),
             Self::Summaries => (SUMMARIES, Prefix::Summary),
@@ -58,9 +61,8 @@ impl Tables {
             Strictness::Whole => DBRecoveryMode::AbsoluteConsistency,
             _ => DBRecoveryMode::TolerateCorruptedTailRecords,
         });
-        let families = [META, PAGES, SUMMARIES, DEFINITIONS]
-            .map(|name| ColumnFamilyDescriptor::new(name, family_options(name, &cache)));
-        let db = DB::open_cf_descriptors_read_only(&options, directory, families, false).map_err(failed)?;
+        let db = DB::open_cf_descriptors_read_only(&options, directory, families(&cache), false)
+            .map_err(failed)?;
         let (next_file, removing) = (AtomicU64::new(0), Mutex::default());
         Ok(Self { db, directory: directory.to_owned(), next_file, cache, removing })
     }

@@ -1,4 +1,4 @@
-module luminate.peers
+module luminate.cluster/victoria-metrics
 
 go 1.26.6
 
