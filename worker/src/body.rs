@@ -156,11 +156,11 @@ impl FromRequest<AppState> for Received {
     async fn from_request(request: Request, state: &AppState) -> Result<Self, Error> {
         let server = &state.config.server;
         let limit = server.max_body_bytes.bytes();
-        let announced = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
-        if announced.and_then(|length| length.parse().ok()).is_some_and(|length: u64| length > limit) {
+        let announced = request.headers().get(CONTENT_LENGTH);
+        let announced = announced.and_then(|length| length.to_str().ok()?.parse().ok()).unwrap_or(0_u64);
+        if announced > limit {
             return Err(Error::BodyTooLarge { limit });
         }
-        let announced = announced.and_then(|length| length.parse().ok()).unwrap_or(0);
         // Whoever has been let in so far is known.
         let share = state.bodies.share(request.extensions().get());
         let body = Incoming { body: request.into_body(), announced, limit };

@@ -389,6 +389,12 @@ impl Error {
         ErrorBody { error: ErrorObject { code: verdict.code, message: verdict.message, details } }
     }
 
+    /// In how many seconds it is worth another try, where that is known.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<u64> {
+        self.verdict().retry_after.map(whole_seconds)
+    }
+
     /// The whole answer; layers that know the request's id call this again with it.
     #[must_use]
     pub fn response(&self, request_id: Option<&str>) -> Response {

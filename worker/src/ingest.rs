@@ -122,6 +122,12 @@ fn shortened(text: &str) -> &str {
     text.char_indices().nth(MAX_METRIC_CHARS).map_or(text, |(end, _)| &text[..end])
 }
 
+/// A part of what a client sent as text; `what` names it in the refusal.
+fn utf8<'a>(bytes: &'a [u8], what: &str) -> Result<&'a str, Problem> {
+    let refused = |_| Problem::new(Code::InvalidSample, format!("{what} is not UTF-8"));
+    std::str::from_utf8(bytes).map_err(refused)
+}
+
 /// Samples by why they were refused.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Counts(Vec<(Code, u64)>);

@@ -102,21 +102,20 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<ExitCode, Failure> {
-    // These need no configuration, and must work where none is valid.
-    #[cfg(feature = "rocksdb")]
-    match &cli.command {
-        Some(Command::Check { path, json }) => return Ok(offline::check(path, *json)?),
-        Some(Command::Restore { backup, path }) => return Ok(offline::restore(backup, path)?),
-        _ => {}
-    }
-    let loaded = config::load(cli.config.as_deref(), &Environment::of_process())?;
+    let load = || config::load(cli.config.as_deref(), &Environment::of_process());
     match cli.command {
-        None => return serve(loaded),
-        Some(Command::Config { check: true }) => print("the configuration is valid\n")?,
-        Some(Command::Config { check: false }) => print(&config::print(&loaded.config)?)?,
-        Some(Command::Token(wish)) => token(&loaded.config, wish)?,
+        // These need no configuration, and must work where none is valid.
         #[cfg(feature = "rocksdb")]
-        Some(Command::Check { .. } | Command::Restore { .. }) => {}
+        Some(Command::Check { path, json }) => return Ok(offline::check(&path, json)?),
+        #[cfg(feature = "rocksdb")]
+        Some(Command::Restore { backup, path }) => return Ok(offline::restore(&backup, &path)?),
+        None => return serve(load()?),
+        Some(Command::Config { check: true }) => {
+            load()?;
+            print("the configuration is valid\n")?;
+        }
+        Some(Command::Config { check: false }) => print(&config::print(&load()?.config)?)?,
+        Some(Command::Token(wish)) => token(&load()?.config, wish)?,
     }
     Ok(ExitCode::SUCCESS)
 }

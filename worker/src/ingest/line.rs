@@ -16,7 +16,7 @@ use luminate_storage::model::{Dimensions, MetricName, RowSeries, Spelling};
 use luminate_storage::store::SeriesLookup;
 
 use self::scan::{Field, Line, Value};
-use super::{Decoded, Problem, Resolver, Rules, TooManySamples, shortened};
+use super::{Decoded, Problem, Resolver, Rules, TooManySamples, shortened, utf8};
 use crate::error::Code;
 
 /// What a spelling of this format begins with: no other's begins so.
@@ -223,9 +223,7 @@ impl<'a> Head<'a> {
 
 /// A part of a line as text.
 fn text<'a>(part: &'a [u8], what: &str) -> Result<Cow<'a, str>, Problem> {
-    let text = std::str::from_utf8(part)
-        .map_err(|_| Problem::new(Code::InvalidSample, format!("{what} is not UTF-8")))?;
-    Ok(scan::unescaped(text))
+    Ok(scan::unescaped(utf8(part, what)?))
 }
 
 fn metric_name(measurement: &str, field: &str) -> Result<MetricName, Problem> {

@@ -66,11 +66,7 @@ pub async fn delete_metric(
 ) -> Result<Json<DeleteAnswer>, Error> {
     let metric = input::metric("name", &name)?;
     let before = parameters.before.as_deref().map(before).transpose()?;
-    let dry_run = match parameters.dry_run.as_deref() {
-        None | Some("false") => false,
-        Some("true") => true,
-        Some(_) => return Err(Error::InvalidParameter(Fault::of("dryRun", "dryRun must be true or false"))),
-    };
+    let dry_run = input::flag("dryRun", parameters.dry_run.as_deref())?;
     let _admitted = state.gate.enter(Class::LightQuery).await?;
     let deleted = state.store()?.delete_before(caller.tenant(), &metric, before, dry_run).await?;
     Ok(Json(DeleteAnswer { metric: name, series: deleted.series, samples: deleted.samples, dry_run }))

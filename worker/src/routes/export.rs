@@ -16,12 +16,13 @@ use luminate_storage::model::{DimensionKey, ExportQuery, MetricName, Selector, T
 use luminate_storage::store::{ErrorKind, Export, ListQuery, MetricsStore, QueryContext, StoreError};
 use serde::Deserialize;
 use tokio::time::timeout;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::DropGuard;
 use utoipa::IntoParams;
 
 use self::text::{Encoder, Layout, Writer};
 use super::input::{self, NDJSON, Parameters, Time};
 use super::openapi::QueryErrors;
+use super::query;
 use crate::admission::{Admitted, Class};
 use crate::app::AppState;
 use crate::error::{Error, Fault};
@@ -192,14 +193,7 @@ impl Exporter {
         wanted: Wanted,
         places: (TransferPermit, Admitted),
     ) -> Result<Self, Error> {
-        let random = getrandom::u64().map_err(|error| Error::Internal(error.to_string()))?;
-        let limits = &state.config.query_limits;
-        let context = QueryContext {
-            id: format!("{tenant}-{random:016x}"),
-            cancel: CancellationToken::new(),
-            max_memory: limits.max_memory.bytes(),
-            ..QueryContext::with_timeout(DEADLINE)
-        };
+        let context = query::reading(state, tenant, DEADLINE)?;
         Ok(Self {
             store,
             tenant: tenant.clone(),

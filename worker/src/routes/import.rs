@@ -8,10 +8,8 @@ use std::time::Duration;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use luminate_storage::model::DimensionLimits;
 use luminate_storage::store::{ErrorKind, MetricsStore, Retention, StoreError, WriteOutcome};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
@@ -20,6 +18,7 @@ use utoipa::{IntoParams, ToSchema};
 use self::reading::{Columns, Kind, Read, Step};
 use super::input::{self, Parameters};
 use super::openapi::BodyErrors;
+use super::submit;
 use crate::admission::{Admitted, Class};
 use crate::app::AppState;
 use crate::error::{Error, ErrorObject, Fault, Reported};
@@ -144,11 +143,7 @@ fn kind(parameters: &ImportParameters, headers: &HeaderMap) -> Result<Kind, Erro
         Some(_) => return fault("format", "format must be jsonl or csv"),
         None => input::is_media(headers, "text/csv"),
     };
-    let skip_header = match parameters.header.as_deref() {
-        None | Some("false") => false,
-        Some("true") => true,
-        Some(_) => return fault("header", "header must be true or false"),
-    };
+    let skip_header = input::flag("header", parameters.header.as_deref())?;
     match (csv, &parameters.columns) {
         (false, None) if !skip_header => Ok(Kind::JsonLines),
         (false, _) => fault("columns", "columns and header are for CSV: add format=csv"),
@@ -169,14 +164,10 @@ fn encoding(headers: &HeaderMap) -> Result<Encoding, Error> {
 }
 
 fn rules(state: &AppState, caller: &Caller, retention: &Retention) -> BulkRules {
-    let limits = &state.config.cardinality_limits;
     let max_future = state.config.ingest.max_future.millis();
     let mut rules = BulkRules::new(state.clock.now(), retention, max_future, MOST_SAMPLES);
     rules.series = state.limits.series(caller);
-    rules.dimensions = DimensionLimits {
-        max_dimensions: limits.max_dimensions as usize,
-        max_value_chars: limits.max_dimension_value as usize,
-    };
+    rules.dimensions = submit::dimension_limits(&state.config);
     rules
 }
 
@@ -248,10 +239,8 @@ fn failed(error: &Error, answer: &ImportAnswer, id: &RequestId) -> Response {
     }
     match serde_json::to_vec(answer) {
         Ok(body) => {
+            // It is JSON like the error's own.
             *response.body_mut() = Body::from(body);
-            response
-                .headers_mut()
-                .insert(CONTENT_TYPE, axum::http::HeaderValue::from_static("application/json"));
             response
         }
         Err(error) => Error::Internal(error.to_string()).response(Some(&id.0)),

@@ -214,6 +214,21 @@ impl PartialSchema for Time {
 
 impl ToSchema for Time {}
 
+/// A parameter that is `true` or `false`; absent, it is false.
+///
+/// # Errors
+/// `InvalidParameter`.
+pub fn flag(field: &str, text: Option<&str>) -> Result<bool, Error> {
+    match text {
+        None | Some("false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(_) => {
+            let reason = format_args!("{field} must be true or false");
+            Err(Error::InvalidParameter(Fault::of(field, reason)))
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,7 +3,7 @@
 mod answer;
 pub mod body;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::extract::State;
@@ -12,7 +12,6 @@ use axum::response::Response;
 use luminate_storage::model::{Query, QueryStats, Tenant};
 use luminate_storage::store::{MetricsStore, Plan, QueryContext, StoreError};
 use serde::Serialize;
-use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
 use self::answer::{Layout, Rows, Summary, response};
@@ -90,14 +89,17 @@ fn most_rows(query: &Query) -> usize {
 }
 
 fn context(state: &AppState, tenant: &Tenant, question: &Question) -> Result<QueryContext, Error> {
-    let limits = &state.config.query_limits;
+    let max_scanned_samples = state.config.query_limits.max_scanned_samples;
+    Ok(QueryContext { max_scanned_samples, ..reading(state, tenant, question.timeout)? })
+}
+
+/// The context of something that reads for `tenant`, under an id of its own.
+pub(super) fn reading(state: &AppState, tenant: &Tenant, timeout: Duration) -> Result<QueryContext, Error> {
     let random = getrandom::u64().map_err(|error| Error::Internal(error.to_string()))?;
     Ok(QueryContext {
         id: format!("{tenant}-{random:016x}"),
-        cancel: CancellationToken::new(),
-        max_scanned_samples: limits.max_scanned_samples,
-        max_memory: limits.max_memory.bytes(),
-        ..QueryContext::with_timeout(question.timeout)
+        max_memory: state.config.query_limits.max_memory.bytes(),
+        ..QueryContext::with_timeout(timeout)
     })
 }
 

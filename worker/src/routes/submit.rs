@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::body::Bytes;
+use luminate_crds::worker_config::WorkerConfig;
 use luminate_storage::model::{DimensionLimits, SeriesLimits};
 use luminate_storage::store::{ErrorKind, MetricsStore, SeriesLookup, StoreError, WriteOutcome};
 use serde::Serialize;
@@ -182,6 +183,15 @@ where
     if shed { Err(state.gate.shed(Class::NewSeries)) } else { Ok(submitted) }
 }
 
+/// What dimensions must keep to.
+pub fn dimension_limits(config: &WorkerConfig) -> DimensionLimits {
+    let limits = &config.cardinality_limits;
+    DimensionLimits {
+        max_dimensions: limits.max_dimensions as usize,
+        max_value_chars: limits.max_dimension_value as usize,
+    }
+}
+
 fn rules(state: &AppState, caller: &Caller) -> Rules {
     let config = &state.config;
     Rules {
@@ -189,10 +199,7 @@ fn rules(state: &AppState, caller: &Caller) -> Rules {
         max_age: config.ingest.max_age.millis(),
         max_future: config.ingest.max_future.millis(),
         max_batch: config.ingest.max_batch as usize,
-        dimensions: DimensionLimits {
-            max_dimensions: config.cardinality_limits.max_dimensions as usize,
-            max_value_chars: config.cardinality_limits.max_dimension_value as usize,
-        },
+        dimensions: dimension_limits(config),
         series: state.limits.series(caller),
     }
 }

@@ -72,6 +72,16 @@ pub struct Columns {
     pub columns: Vec<Column>,
     /// Tells spellings under other dimensions apart.
     pub digest: [u8; 16],
+    /// Where the metric's name stands, for a column of values without one.
+    pub name: Option<usize>,
+    /// Where the time stands, and how it is written.
+    pub time: Option<(usize, TimeFormat)>,
+    /// Where values stand.
+    pub values: Vec<usize>,
+    /// Where dimensions stand.
+    pub dimensions: Vec<usize>,
+    /// Whether a row has values of several metrics, of which some may be missing.
+    pub wide: bool,
 }
 
 /// The names under which an export writes the sample itself.
@@ -106,7 +116,22 @@ impl Columns {
         if let Some(pair) = keys.windows(2).find(|pair| pair[0] == pair[1]) {
             return Err(Fault::of("columns", format_args!("two columns hold the dimension {:?}", pair[0])));
         }
-        Ok(Self { columns, digest })
+        let time = columns.iter().enumerate().find_map(|(at, column)| match column {
+            Column::Time(format) => Some((at, *format)),
+            _ => None,
+        });
+        let places = |wanted: fn(&Column) -> bool| -> Vec<usize> {
+            (0..columns.len()).filter(|at| wanted(&columns[*at])).collect()
+        };
+        Ok(Self {
+            digest,
+            name: columns.iter().position(|column| *column == Column::Name),
+            time,
+            values: places(|column| matches!(column, Column::Value | Column::ValueOf(_))),
+            dimensions: places(|column| matches!(column, Column::Dimension(_))),
+            wide: of > 1,
+            columns,
+        })
     }
 
     /// The columns that a header names: `__name__`, `__timestamp__` and `__value__` (or, where these are missing,
@@ -171,12 +196,6 @@ impl Columns {
             columns[at] = column;
         }
         Self::new(columns)
-    }
-
-    /// Whether a row has several values, of which some may be missing.
-    #[must_use]
-    pub fn is_wide(&self) -> bool {
-        self.columns.iter().filter(|column| matches!(column, Column::ValueOf(_))).count() > 1
     }
 }
 

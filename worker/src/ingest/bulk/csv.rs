@@ -9,7 +9,7 @@ use csv_core::{ReadRecordResult, Reader};
 use luminate_storage::model::{Dimensions, MetricName, RowSeries};
 
 use super::super::exposition::read_value;
-use super::super::{Problem, Resolver, shortened};
+use super::super::{Problem, Resolver, shortened, utf8};
 use super::columns::{Column, Columns, MAX_COLUMNS};
 use super::{BulkRules, Piece};
 use crate::error::{Code, Fault};
@@ -149,34 +149,39 @@ struct Decoder<'a> {
 
 impl Decoder<'_> {
     fn record(&mut self, records: &Records<'_>, line: u64) {
-        let columns = &self.columns.columns;
+        let Columns { columns, name: at_name, values, wide, .. } = self.columns;
         if records.count != columns.len() {
             let what = format!("{} cells, where there are {} columns", records.count, columns.len());
             return self.piece.refused.push(line, 1, None, Problem::new(Code::InvalidSample, what));
         }
-        let wide = self.columns.is_wide();
-        let at_name = columns.iter().position(|column| *column == Column::Name);
         self.piece.begin_line(line);
-        for (at, column) in columns.iter().enumerate() {
-            let name = match (column, at_name) {
+        let time = self.time(records);
+        for at in values {
+            let name = match (&columns[*at], at_name) {
                 (Column::ValueOf(metric), _) => metric.as_str().as_bytes(),
-                (Column::Value, Some(at)) => records.cell(at),
+                (_, Some(name)) => records.cell(*name),
                 _ => continue,
             };
-            let cell = records.cell(at).trim_ascii();
-            if wide && cell.is_empty() {
+            let cell = records.cell(*at).trim_ascii();
+            if *wide && cell.is_empty() {
                 continue;
             }
-            if let Err(problem) = self.sample(records, name, cell) {
+            if let Err(problem) = self.sample(records, name, &time, cell) {
                 self.piece.refused.push(line, 1, name_as_sent(name), problem);
             }
         }
     }
 
-    fn sample(&mut self, records: &Records<'_>, name: &[u8], cell: &[u8]) -> Result<(), Problem> {
+    fn sample(
+        &mut self,
+        records: &Records<'_>,
+        name: &[u8],
+        time: &Result<i64, Problem>,
+        cell: &[u8],
+    ) -> Result<(), Problem> {
         let value =
             read_value(cell).ok_or_else(|| Problem::new(Code::InvalidValue, "the value is no number"))?;
-        let time = self.time(records)?;
+        let time = time.clone()?;
         if !value.is_finite() {
             self.piece.dropped += 1;
             return Ok(());
@@ -190,14 +195,10 @@ impl Decoder<'_> {
     }
 
     fn time(&self, records: &Records<'_>) -> Result<i64, Problem> {
-        for (at, column) in self.columns.columns.iter().enumerate() {
-            if let Column::Time(format) = column {
-                let cell = std::str::from_utf8(records.cell(at).trim_ascii()).ok();
-                let wrong = || Problem::new(Code::InvalidTimestamp, "the timestamp can't be read");
-                return cell.and_then(|cell| format.read(cell)).ok_or_else(wrong);
-            }
-        }
-        Ok(self.rules.now)
+        let Some((at, format)) = self.columns.time else { return Ok(self.rules.now) };
+        let cell = std::str::from_utf8(records.cell(at).trim_ascii()).ok();
+        let wrong = || Problem::new(Code::InvalidTimestamp, "the timestamp can't be read");
+        cell.and_then(|cell| format.read(cell)).ok_or_else(wrong)
     }
 
     /// The series, and the oldest sample of it that is accepted.
@@ -213,7 +214,7 @@ impl Decoder<'_> {
         let found = match known {
             Some(series) if self.rules.is_uniform() => (series, self.rules.oldest),
             _ => {
-                let name = text(name, "the metric's name")?;
+                let name = utf8(name, "the metric's name")?;
                 let oldest = self.rules.oldest(name);
                 match known {
                     Some(series) => (series, oldest),
@@ -233,10 +234,8 @@ impl Decoder<'_> {
     fn spell(&mut self, records: &Records<'_>, name: &[u8]) -> bool {
         let before = self.spelled.len();
         append(&mut self.spelled, name);
-        for (at, column) in self.columns.columns.iter().enumerate() {
-            if matches!(column, Column::Dimension(_)) {
-                append(&mut self.spelled, records.cell(at));
-            }
+        for at in &self.columns.dimensions {
+            append(&mut self.spelled, records.cell(*at));
         }
         let alike = self.spelled[CELLS..before] == self.spelled[before..];
         if alike {
@@ -249,9 +248,9 @@ impl Decoder<'_> {
 
     fn dimensions(&self, records: &Records<'_>) -> Result<Dimensions, Problem> {
         let mut pairs = Vec::new();
-        for (at, column) in self.columns.columns.iter().enumerate() {
-            if let Column::Dimension(key) = column {
-                let value = text(records.cell(at), "a dimension's value")?;
+        for at in &self.columns.dimensions {
+            if let Column::Dimension(key) = &self.columns.columns[*at] {
+                let value = utf8(records.cell(*at), "a dimension's value")?;
                 if !value.is_empty() {
                     pairs.push((key.as_str(), value));
                 }
@@ -266,11 +265,6 @@ fn append(spelled: &mut Vec<u8>, cell: &[u8]) {
     let length = u32::try_from(cell.len()).unwrap_or(u32::MAX);
     spelled.extend_from_slice(&length.to_le_bytes());
     spelled.extend_from_slice(cell);
-}
-
-fn text<'a>(cell: &'a [u8], what: &str) -> Result<&'a str, Problem> {
-    let wrong = |_| Problem::new(Code::InvalidSample, format!("{what} is not UTF-8"));
-    std::str::from_utf8(cell).map_err(wrong)
 }
 
 /// The metric of a refused line, for the answer.

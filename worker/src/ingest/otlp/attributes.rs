@@ -6,9 +6,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::error::Code;
-use crate::ingest::Problem;
 use crate::ingest::line::plain;
 use crate::ingest::remote_write::wire::{Field, Fields, MalformedMessage};
+use crate::ingest::{Problem, utf8};
 
 /// `KeyValue.key`, `.value`.
 const KEY: u32 = 1;
@@ -86,12 +86,6 @@ pub fn number(value: f64) -> String {
     } else {
         value.to_string()
     }
-}
-
-/// A part of a message as text.
-pub fn utf8<'a>(bytes: &'a [u8], what: &str) -> Result<&'a str, Problem> {
-    let refused = |_| Problem::new(Code::InvalidSample, format!("{what} is not UTF-8"));
-    std::str::from_utf8(bytes).map_err(refused)
 }
 
 fn other_type() -> Problem {

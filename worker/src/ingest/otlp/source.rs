@@ -8,12 +8,12 @@ use std::sync::Arc;
 use luminate_crds::worker_config::Otlp;
 use luminate_storage::model::{InvalidDimensions, MetricName, Spelling};
 
-use super::attributes::{Attribute, Pair, named, utf8};
+use super::attributes::{Attribute, Pair, named};
 use super::naming::{self, Meaning};
 use super::points::Kind;
 use crate::error::Code;
 use crate::ingest::remote_write::wire::{Field, Fields};
-use crate::ingest::{Problem, shortened};
+use crate::ingest::{Problem, shortened, utf8};
 
 /// `Resource.attributes`.
 const RESOURCE_ATTRIBUTES: u32 = 1;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -81,8 +81,7 @@ pub async fn in_its_form(request: Request, next: Next) -> Response {
     };
     let Some(Reported(error)) = answer.extensions().get::<Reported>().cloned() else { return answer };
     let (parts, _) = answer.into_parts();
-    let retry_after = parts.headers.get(RETRY_AFTER).and_then(|seconds| seconds.to_str().ok()?.parse().ok());
-    let status = RpcStatus::of(&error, id.as_ref().map(|id| &*id.0), retry_after);
+    let status = RpcStatus::of(&error, id.as_ref().map(|id| &*id.0));
     form.refusal(parts.status, parts.headers, &status)
 }
 

@@ -64,13 +64,13 @@ pub struct RpcStatus {
 
 impl RpcStatus {
     /// The status of an error, with the request's id where that is of use.
-    pub fn of(error: &Error, request_id: Option<&str>, retry_after: Option<u64>) -> Self {
+    pub fn of(error: &Error, request_id: Option<&str>) -> Self {
         let body = error.body(None).error;
         let mut message = format!("{}: {}", body.code.name(), body.message);
         if let Some(id) = request_id.filter(|_| error.status().is_server_error()) {
             message.push_str(&format!(" (requestId {id})"));
         }
-        Self { code: RpcCode::of(error) as u32, message, retry_after }
+        Self { code: RpcCode::of(error) as u32, message, retry_after: error.retry_after() }
     }
 
     /// A status of its own.
@@ -137,8 +137,8 @@ mod tests {
 
     #[test]
     fn a_failure_inside_names_the_request_and_nothing_else() {
-        let status = RpcStatus::of(&StoreError::internal("secret").into(), Some("r1"), None);
+        let status = RpcStatus::of(&StoreError::internal("secret").into(), Some("r1"));
         assert!(status.message.ends_with("(requestId r1)") && !status.message.contains("secret"));
-        assert!(!RpcStatus::of(&Error::NoToken, Some("r1"), None).message.contains("r1"));
+        assert!(!RpcStatus::of(&Error::NoToken, Some("r1")).message.contains("r1"));
     }
 }
