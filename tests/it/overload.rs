@@ -11,11 +11,17 @@ use serde_json::{Value, json};
 
 /// Samples from which on a query is heavy in these tests; more than ClickHouse reads for a single one.
 const HEAVY: u64 = 50_000;
+/// Parts of 10,000 samples, together more than a light query looks at.
+const PARTS: i64 = 12;
+/// The same for a question that takes long enough for hundreds to come meanwhile, on a fast machine too.
+const MANY_PARTS: i64 = 60;
+/// How long a flood may take until it does what it is for.
+const FLOOD_PATIENCE: Duration = Duration::from_secs(60);
 
-/// A hundred series with more samples together than a light query looks at, and one beside them.
-fn inhabit(client: &Client) {
-    let t = now() - 3_000_000;
-    for part in 0..12 {
+/// A hundred series of `parts` times 100 samples, a second apart until now, and one beside them.
+fn inhabit(client: &Client, parts: i64) {
+    let t = now() - parts * 100_000;
+    for part in 0..parts {
         let samples: Vec<Value> = (0..10_000)
             .map(|n| {
                 let id = (n % 100).to_string();
@@ -54,13 +60,27 @@ impl Flood {
         count.fetch_add(1, Ordering::Relaxed);
     }
 
+    fn answered(&self) -> u64 {
+        self.answered.load(Ordering::Relaxed)
+    }
+
+    fn shed(&self) -> u64 {
+        self.shed.load(Ordering::Relaxed)
+    }
+
     fn counts(&self) -> [u64; 3] {
-        [&self.answered, &self.shed, &self.other].map(|count| count.load(Ordering::Relaxed))
+        [self.answered(), self.shed(), self.other.load(Ordering::Relaxed)]
     }
 }
 
-/// Runs `body` while so many clients ask `question` again and again.
-fn while_flooded(clients: usize, client: &Client, question: &Value, body: impl FnOnce()) -> [u64; 3] {
+/// Runs `body` while so many clients ask `question` again and again, once `flooded` says that they do.
+fn while_flooded(
+    clients: usize,
+    client: &Client,
+    question: &Value,
+    flooded: impl Fn(&Flood) -> bool,
+    body: impl FnOnce(),
+) -> [u64; 3] {
     let (flood, over) = (Flood::default(), AtomicBool::new(false));
     thread::scope(|scope| {
         for _ in 0..clients {
@@ -76,8 +96,10 @@ fn while_flooded(clients: usize, client: &Client, question: &Value, body: impl F
         }
         // Ended also by a test that fails, so that the scope does.
         let _ended = OnDrop(&over);
-        while flood.answered.load(Ordering::Relaxed) == 0 {
-            thread::yield_now();
+        let patience = Instant::now() + FLOOD_PATIENCE;
+        while !flooded(&flood) {
+            assert!(Instant::now() < patience, "no flood: {:?}", flood.counts());
+            thread::sleep(Duration::from_millis(1));
         }
         body();
     });
@@ -111,13 +133,14 @@ fn what_matters_most_is_answered_and_the_rest_is_told_to_come_again() {
         .with("query_limits.heavy_samples", HEAVY)
         .start();
     let client = worker.client();
-    inhabit(&client);
+    inhabit(&client, MANY_PARTS);
     let t = now() - 100;
     let known = |n: i64| sample("small", t + n, 2.0, &[]);
     let new = |n: i64| sample("small", t, 2.0, &[("n", &n.to_string())]);
     let mut refused = Vec::new();
-    // More than work or may wait, so some are shed at once however fast the others are.
-    let counts = while_flooded(320, &client, &heavy(), || {
+    // More than work or may wait, so some are shed at once however fast the others are, as soon as all have come.
+    let shedding = |flood: &Flood| flood.answered() > 0 && flood.shed() > 0;
+    let counts = while_flooded(320, &client, &heavy(), shedding, || {
         for n in 0..40 {
             assert_eq!(worker.client().get("/api/v1/health/ready").status, 200);
             assert_eq!(client.write(&[known(2 * n)]).status, 200, "a known series");
@@ -155,12 +178,18 @@ fn where_there_is_room_nobody_is_shed() {
         .with("query_limits.heavy_samples", HEAVY)
         .start();
     let client = worker.client();
-    inhabit(&client);
-    let counts = while_flooded(16, &client, &heavy(), || {
-        for n in 0..20 {
-            client.store(&[sample("small", now() - 500, 2.0, &[("n", &format!("{n}"))])]);
-        }
-    });
+    inhabit(&client, PARTS);
+    let counts = while_flooded(
+        16,
+        &client,
+        &heavy(),
+        |flood| flood.answered() > 0,
+        || {
+            for n in 0..20 {
+                client.store(&[sample("small", now() - 500, 2.0, &[("n", &format!("{n}"))])]);
+            }
+        },
+    );
     assert_eq!(&counts[1..], [0, 0], "{counts:?}");
     for class in ["known_series", "light_query", "heavy_query", "new_series", "import"] {
         assert_eq!(figure(&worker, "shed", class), 0, "{class}");
@@ -192,8 +221,8 @@ fn a_question_that_costs_too_much_costs_its_tenant_only() {
         .with("query_limits.max_memory", "2 MiB")
         .start();
     let (deadly_one, other) = (worker.client_of("deadly"), worker.client_of("other"));
-    inhabit(&deadly_one);
-    inhabit(&other);
+    inhabit(&deadly_one, PARTS);
+    inhabit(&other, PARTS);
     let over = AtomicBool::new(false);
     let statuses = thread::scope(|scope| {
         let spawned: Vec<_> = (0..12)
