@@ -369,7 +369,7 @@ fn lengths_and_hosts_that_contradict_each_other_are_refused() {
             assert!(connection.receive().is_err(), "{head:?}: what was smuggled is answered");
         }
     }
-    for hosts in ["host: a\r\nhost: b", "host: a\r\nHost: a", "Host: a\r\nHOST: b"] {
+    for hosts in ["host: a\r\nhost: b", "host: a\r\nHost: a", "Host: a\r\nHOST: b", "accept: */*"] {
         let mut connection = Connection::open(worker.address()).unwrap();
         connection.set_patience(PATIENCE).unwrap();
         connection.send(format!("GET /api/v1/metrics HTTP/1.1\r\n{hosts}\r\n\r\n").as_bytes()).unwrap();
@@ -380,7 +380,7 @@ fn lengths_and_hosts_that_contradict_each_other_are_refused() {
 
 /// Every way to take a worker's memory, for a moment each; `make hostile` takes its time.
 #[test]
-#[ignore = "not held yet: bombs and heavy queries take a worker to 1.3 or 1.4 times its memory, where 1.25 is promised"]
+#[ignore = "not held yet: many groupings of a million series at once take a worker to 1.3 or 1.4 times its memory, where 1.25 is promised"]
 fn memory_stays_within_what_the_worker_was_told() {
     luminate_tests::only_on!(RocksDb, "the engine's memory");
     let run = Run { memory: 192 << 20, each: Duration::from_secs(3), unbounded: false };

@@ -186,8 +186,13 @@ impl Gate {
     /// How full the worker is now.
     #[must_use]
     pub fn pressure(&self) -> Pressure {
+        self.pressure_beside(0)
+    }
+
+    /// The same for a request that holds `own` bytes of the memory for bodies.
+    fn pressure_beside(&self, own: u64) -> Pressure {
         Pressure {
-            bodies: self.bodies.fullness(),
+            bodies: self.bodies.fullness_beside(own),
             queries: f64::from(self.queries.load(Ordering::Acquire)) / f64::from(self.most_queries.max(1)),
             store: self.lifecycle.store().map_or(0.0, |store| store.pressure()),
         }
@@ -236,10 +241,10 @@ impl Gate {
         self.weights.note(tenant, query, samples);
     }
 
-    /// Whether a write may create series now. It can't wait: it holds memory that others need.
+    /// Whether a write that holds `own` bytes may create series now. It can't wait: it holds memory that others need.
     #[must_use]
-    pub fn may_create(&self) -> bool {
-        let may = self.pressure().admits(Class::NewSeries);
+    pub fn may_create(&self, own: u64) -> bool {
+        let may = self.pressure_beside(own).admits(Class::NewSeries);
         if may {
             self.metrics.admitted(Class::NewSeries);
         }
@@ -334,7 +339,7 @@ mod tests {
             heavy.push(admitted);
         }
         assert_eq!(heavy.len(), 5);
-        assert!(!gate.may_create());
+        assert!(!gate.may_create(0));
         assert_eq!(gate.enter(Class::Import).await.unwrap_err(), Error::Shed(Class::Import));
         let mut light = Vec::new();
         while let Ok(admitted) = gate.enter(Class::LightQuery).await {
@@ -343,7 +348,7 @@ mod tests {
         assert_eq!(light.len(), 4);
         assert!(gate.pressure().admits(Class::KnownSeries));
         drop((heavy, light));
-        assert!(gate.may_create() && gate.enter(Class::HeavyQuery).await.is_ok());
+        assert!(gate.may_create(0) && gate.enter(Class::HeavyQuery).await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]

@@ -26,9 +26,9 @@ use crate::metrics::Metrics;
 use crate::observe::{self, RequestIds};
 use crate::routes;
 
-/// Bytes that the bodies of all requests may hold together at most: this, or an eighth of the worker's memory.
+/// Bytes that the bodies of all requests may hold together at most: this, or a tenth of the worker's memory.
 const BODY_BUDGET: u64 = 256 << 20;
-const BODY_SHARE: u64 = 8;
+const BODY_SHARE: u64 = 10;
 /// The largest body fits in, as sent and as a batch, which may take three times as much.
 const BODIES_AT_LEAST: u64 = 4;
 
@@ -150,7 +150,8 @@ mod tests {
     }
 
     async fn ask(app: Router, method: &str, path: &str) -> Response<Body> {
-        let request = Request::builder().method(method).uri(path).header("x-request-id", "r1");
+        let request =
+            Request::builder().method(method).uri(path).header("host", "a").header("x-request-id", "r1");
         app.oneshot(request.body(Body::empty()).unwrap()).await.unwrap()
     }
 

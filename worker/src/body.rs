@@ -18,6 +18,15 @@ use crate::error::{Error, Fault};
 
 /// Requests hold their share of the budget in steps of this many bytes.
 const STEP: u64 = 4096;
+/// Bodies larger than this are read while less of the budget is held than [`PART_OF_LARGE`], so that what is made of them
+/// finds room in the rest.
+const LARGE: u64 = 1 << 20;
+/// A part: two of the largest bodies fit in at least.
+const PART_OF_LARGE: f64 = 0.5;
+/// How long a body waits for room before its first byte is read.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How often one that waits looks again.
+const LOOK: Duration = Duration::from_millis(20);
 /// The limit's name in figures.
 const NAME: &str = "body_memory";
 
@@ -54,10 +63,10 @@ impl BodyBudget {
         Share { budget: self.clone(), tenant: tenant.cloned(), bytes: 0 }
     }
 
-    /// What part of it is held, from 0 to 1.
+    /// What part of it others hold than who holds `own` bytes, from 0 to 1.
     #[must_use]
-    pub fn fullness(&self) -> f64 {
-        self.0.all.load(Ordering::Acquire) as f64 / self.0.most.max(1) as f64
+    pub fn fullness_beside(&self, own: u64) -> f64 {
+        self.0.all.load(Ordering::Acquire).saturating_sub(own) as f64 / self.0.most.max(1) as f64
     }
 
     /// Takes `bytes` of the first `part` of the budget, or nothing.
@@ -119,6 +128,29 @@ impl Share {
         if bytes > self.bytes {
             self.budget.take(self.tenant.as_ref(), bytes - self.bytes, part)?;
             self.bytes = bytes;
+        }
+        Ok(())
+    }
+
+    /// Bytes that it holds.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Holds room for a body of `bytes` from now on, once there is all of it: bodies that took theirs bit by bit would all
+    /// stop half way.
+    ///
+    /// # Errors
+    /// As [`Share::grow_to`], after a while.
+    async fn wait_for(&mut self, bytes: u64) -> Result<(), Error> {
+        let part = if bytes > LARGE { PART_OF_LARGE } else { 1.0 };
+        let until = tokio::time::Instant::now() + PATIENCE;
+        while let Err(error) = self.grow_within(bytes, part) {
+            if tokio::time::Instant::now() >= until {
+                return Err(error);
+            }
+            tokio::time::sleep(LOOK).await;
         }
         Ok(())
     }
@@ -193,7 +225,8 @@ async fn collect(
     Incoming { mut body, announced, limit }: Incoming,
     mut share: Share,
 ) -> Result<Received, Error> {
-    // What isn't written to takes no memory yet, and what is announced need not be copied to grow.
+    share.wait_for(announced).await?;
+    // What is announced need not be copied to grow.
     let mut bytes = BytesMut::with_capacity(usize::try_from(announced.min(limit)).unwrap_or(0));
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| Error::InvalidBody(Fault::whole("the body ends before its end")))?;
@@ -214,6 +247,8 @@ async fn collect(
 
 #[cfg(test)]
 mod tests {
+    use futures_util::StreamExt;
+
     use super::*;
 
     const LONG: Duration = Duration::from_secs(60);
@@ -242,7 +277,26 @@ mod tests {
         assert_eq!(read().await.unwrap_err(), Error::Overloaded);
         drop(first);
         assert!(read().await.is_ok());
-        assert_eq!(budget.fullness(), 0.0);
+        assert_eq!(budget.fullness_beside(0), 0.0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn more_bodies_than_there_is_room_for_take_it_one_after_the_other() {
+        let large = 2 * LARGE;
+        let budget = BodyBudget::new(2 * large, 2 * large);
+        let body = || {
+            let half = || async {
+                tokio::time::sleep(PATIENCE / 8).await;
+                Ok::<_, std::io::Error>(Bytes::from(vec![7; LARGE as usize]))
+            };
+            let halves = futures_util::stream::iter([(), ()]).then(move |()| half());
+            Incoming { body: Body::from_stream(halves), announced: large, limit: large }
+        };
+        let read = || async { read(body(), LONG, budget.share(None)).await.map(drop) };
+        assert_eq!(futures_util::join!(read(), read(), read()), (Ok(()), Ok(()), Ok(())));
+        let mut made_of_one = budget.share(None);
+        made_of_one.grow_to(1).unwrap();
+        assert_eq!(read().await, Err(Error::Overloaded), "half is for what is made of it");
     }
 
     #[test]
@@ -255,7 +309,7 @@ mod tests {
         assert_eq!(more.grow_to(1), Err(Error::Overloaded));
         let mut other = budget.share(Some(&two));
         assert_eq!(other.grow_to(2 * STEP), Ok(()));
-        assert_eq!(budget.fullness(), 1.0);
+        assert_eq!(budget.fullness_beside(0), 1.0);
         drop((first, other));
         assert_eq!(more.grow_to(1), Ok(()));
         more.shrink_to(0);

@@ -164,11 +164,12 @@ where
     state.limits.samples(caller, decoded.batch.len() as u64)?;
     let mut held = state.bodies.share(Some(&caller.tenant));
     held.grow_to(decoded.batch.bytes())?;
+    let own = held.bytes() + wire.len() as u64;
     // 3. IO: on stable storage when it returns.
-    let stored = match store_batch(state, store.as_ref(), caller, decoded).await {
+    let stored = match store_batch(state, store.as_ref(), caller, decoded, own).await {
         Err(error) if error.kind == ErrorKind::StaleSeries => {
             let decoded = read(Arc::new(DescribeAll(lookup))).await?;
-            store_batch(state, store.as_ref(), caller, decoded).await
+            store_batch(state, store.as_ref(), caller, decoded, own).await
         }
         stored => stored,
     };
@@ -204,12 +205,14 @@ fn rules(state: &AppState, caller: &Caller) -> Rules {
     }
 }
 
-/// Stores a batch, and says whether samples of new series were left out since the worker is busy.
+/// Stores a batch of a request that holds `own` bytes, and says whether samples of new series were left out since the
+/// worker is busy.
 async fn store_batch(
     state: &AppState,
     store: &dyn MetricsStore,
     caller: &Caller,
     decoded: Decoded,
+    own: u64,
 ) -> Result<(Submitted, bool), StoreError> {
     let described = decoded.described_rows();
     let Decoded { mut batch, mut rejections, dropped, .. } = decoded;
@@ -218,7 +221,7 @@ async fn store_batch(
         return Ok((Submitted { accepted: 0, rejections, dropped, durable: true }, false));
     }
     // Only the store can tell which of the described series are new.
-    let known_only = !batch.new_series.is_empty() && !state.gate.may_create();
+    let known_only = !batch.new_series.is_empty() && !state.gate.may_create(own);
     if known_only {
         batch.limits = SeriesLimits::NOTHING_NEW;
     }

@@ -2,6 +2,7 @@
 
 mod arrival;
 mod export;
+mod lanes;
 pub(super) mod open;
 mod store;
 #[cfg(test)]
@@ -31,7 +32,7 @@ use super::layer::{Errand, View};
 use super::paged::Paged;
 use super::tables::Tables;
 
-use turns::Turns;
+use lanes::Lanes;
 
 pub use store::RocksDb;
 
@@ -71,36 +72,39 @@ pub struct Options {
     pub clock: Arc<dyn Clock>,
 }
 
+/// What the parts take at most adds up to the memory; the process may have a quarter more, for the program, its threads and
+/// what the allocator can't give back.
 impl Options {
-    /// The head is sealed when it passes this: a quarter of the memory.
+    /// The head is sealed when it passes this: an eighth of the memory, and another while it is sealed.
     #[must_use]
     pub fn head_bytes(&self) -> u64 {
-        (self.memory / 4).max(32 << 20)
+        (self.memory / 8).max(16 << 20)
     }
 
-    /// Memory of all series: half.
+    /// Memory of all series: two fifths.
     #[must_use]
     pub fn index_bytes(&self) -> u64 {
-        (self.memory / 2).max(32 << 20)
+        (self.memory / 5 * 2).max(32 << 20)
     }
 
-    /// Cache for blocks of tables: an eighth.
+    /// Cache for blocks of tables: a tenth.
     #[must_use]
     pub fn cache_bytes(&self) -> usize {
-        usize::try_from(self.memory / 8).unwrap_or(usize::MAX).max(8 << 20)
+        usize::try_from(self.memory / 10).unwrap_or(usize::MAX).max(8 << 20)
     }
 
-    /// Batches that wait for the log: a sixteenth, and no more than the log takes in a second.
+    /// Batches that wait for the log: a twentieth, and no more than the log takes in a second.
     #[must_use]
     pub fn queue_bytes(&self) -> u64 {
-        (self.memory / 16).min(64 << 20)
+        (self.memory / 20).min(64 << 20)
     }
 
-    /// What all queries may hold while series and head take so much: the rest, and always an eighth.
+    /// What all queries may hold while series and head take so much: what is left of nine tenths, since bodies have one, and
+    /// always a tenth.
     #[must_use]
     pub fn query_bytes(&self, index: u64, heads: u64) -> u64 {
         let taken = index + heads + self.cache_bytes() as u64;
-        (self.memory + self.memory / 8).saturating_sub(taken).max(self.memory / 8)
+        (self.memory / 10 * 9).saturating_sub(taken).max(self.memory / 10)
     }
 }
 
@@ -182,10 +186,8 @@ pub struct Inner {
     /// Held by whoever makes a backup.
     pub(super) backing_up: Mutex<()>,
     pub(super) seal_failure: Mutex<Option<String>>,
-    pub(super) light: rayon::ThreadPool,
-    pub(super) heavy: rayon::ThreadPool,
-    /// Heavy queries at once: they share their own threads, so that light ones find theirs free.
-    heavy_turns: Turns,
+    /// Where queries work.
+    lanes: Lanes,
     /// What all queries hold.
     query_memory: Arc<MemoryPool>,
 }

@@ -52,6 +52,7 @@ use crate::store::Result;
 use guesses::Guesses;
 use spellings::Allowance;
 
+pub use catalog::RoughSeries;
 pub use definitions::Definitions;
 pub use tenant::TenantIndex;
 

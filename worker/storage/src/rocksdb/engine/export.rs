@@ -14,6 +14,7 @@ use crate::rocksdb::reader::Reader;
 use crate::rocksdb::scan::{Detail, Piece, ScanSpec, SeriesScan};
 use crate::store::{Export, QueryContext, Result, StoreError};
 
+use super::lanes::Lane;
 use super::{Inner, unavailable};
 
 /// Series of a step at most.
@@ -80,9 +81,10 @@ impl Export for Exporting {
         while let Some(step) = self.walk.next() {
             let (source, ids) = (self.source.clone(), self.order[step.series.clone()].to_vec());
             // In the lane of heavy queries, which it shares with them turn by turn.
-            let turn = source.inner.heavy_turns.take(&source.tenant).await?;
+            let turn = source.inner.lanes.enter(Lane::Heavy, &source.tenant).await?;
             let (reader, read) = (source.clone(), step.clone());
-            let read = tokio::task::spawn_blocking(move || reader.read(&read, &ids)).await;
+            let work = move || reader.inner.lanes.pool(Lane::Heavy).install(|| reader.read(&read, &ids));
+            let read = tokio::task::spawn_blocking(work).await;
             let (stretches, brought) = read.map_err(StoreError::internal)??;
             drop(turn);
             if !self.walk.done(&step, brought) || stretches.is_empty() {

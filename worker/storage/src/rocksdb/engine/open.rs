@@ -23,7 +23,7 @@ use crate::rocksdb::seal::Sealed;
 use crate::rocksdb::tables::{MetaBatch, Prefix, Tables, day_from};
 use crate::store::{ErrorKind, Result, StoreError};
 
-use super::turns::Turns;
+use super::lanes::Lanes;
 use super::{Inner, Numbers, Options, Signal};
 
 /// The version of everything on disk that this code writes and reads.
@@ -73,17 +73,8 @@ pub(super) fn open(options: Options) -> Result<Opened> {
         cut_offs: Arc::new(cut_offs(&tables)?),
     };
     view.exchange(&[], layers);
-    let pool = |name: &'static str| {
-        rayon::ThreadPoolBuilder::new()
-            .num_threads(options.threads.max(1))
-            .thread_name(move |at| format!("{name}-{at}"))
-            .build()
-            .map_err(StoreError::internal)
-    };
     let inner = Arc::new(Inner {
-        light: pool("query")?,
-        heavy: pool("heavy-query")?,
-        heavy_turns: Turns::default(),
+        lanes: Lanes::new(options.threads, options.heavy_samples)?,
         query_memory: Arc::default(),
         tables,
         index,

@@ -15,7 +15,7 @@ use crate::model::{
     RangeRow, RateQuery, RateRow, RowSeries, Selector, SeriesLimits, Tenant, TimeRange,
 };
 use crate::rocksdb::commit::{self, Committer, Done, Work};
-use crate::rocksdb::index::{Definitions, TenantIndex};
+use crate::rocksdb::index::{Definitions, RoughSeries, TenantIndex};
 use crate::rocksdb::query::{self, Catalog};
 use crate::rocksdb::reader::Reader;
 use crate::rocksdb::record::Rows;
@@ -131,16 +131,12 @@ impl RocksDb {
     ) -> Result<Option<T>> {
         let Some(index) = self.inner.index.find_tenant(tenant) else { return Ok(None) };
         let floor = self.inner.visible_since(tenant, &selector.metric);
-        let heavy = self.inner.rough_samples(tenant, selector, range) > self.inner.options.heavy_samples;
-        let _turn = match heavy {
-            true => Some(self.inner.heavy_turns.take(tenant).await?),
-            false => None,
-        };
+        let lane = self.inner.lanes.of(self.inner.rough_samples(tenant, selector, range));
+        let _turn = self.inner.lanes.enter(lane, tenant).await?;
         let context = QueryContext { pool: Some(self.inner.query_memory()), ..context.clone() };
         self.blocking(move |inner| {
             let reader = Reader::new(&inner.tables, inner.view.load_full(), floor);
-            let pool = if heavy { &inner.heavy } else { &inner.light };
-            body(&*index, &reader, &context, pool).map(Some)
+            body(&*index, &reader, &context, inner.lanes.pool(lane)).map(Some)
         })
         .await
     }
@@ -249,25 +245,17 @@ impl Inner {
         }
     }
 
-    /// About how many samples a query would look at: from the totals of layers, no IO.
+    /// About how many samples a query would look at, were they spread over series alike: from totals, no IO.
     fn rough_samples(&self, tenant: &Tenant, selector: &Selector, range: TimeRange) -> u64 {
-        let Some(metric) = self.index.metric(tenant, &selector.metric) else { return 0 };
+        let series = self.index.find_tenant(tenant).and_then(|index| index.rough_series(selector));
+        let Some(RoughSeries { metric, wanted, all }) = series else { return 0 };
         let view = self.view.load();
         let touched =
             view.layers.iter().filter(|layer| layer.record.overlaps(metric, range.start(), range.end()));
         let samples =
             touched.filter_map(|layer| layer.record.metrics.get(&metric)).map(|totals| totals.samples);
-        samples.sum::<u64>() + self.rough_head_samples(tenant, selector, view.active.samples())
-    }
-
-    /// The metric's part of `held` samples, were they spread over all series alike; only where it matters.
-    fn rough_head_samples(&self, tenant: &Tenant, selector: &Selector, held: u64) -> u64 {
-        if held <= self.options.heavy_samples {
-            return held;
-        }
-        let own = self.index.find_tenant(tenant).map_or(0, |index| index.series_of(&selector.metric));
-        let all = self.index.series().max(own).max(1);
-        u64::try_from(u128::from(held) * u128::from(own) / u128::from(all)).unwrap_or(held)
+        let everyone = self.index.series().max(all);
+        part(samples.sum(), wanted, all) + part(view.active.samples(), wanted, everyone)
     }
 
     /// Counts what a delete would remove: series and samples with `t < before` that can be seen now.
@@ -583,6 +571,12 @@ impl MetricsStore for RocksDb {
         joined.await.map_err(StoreError::internal)?;
         self.inner.check_working()
     }
+}
+
+/// The part of `samples` that `wanted` series of `all` have.
+fn part(samples: u64, wanted: u64, all: u64) -> u64 {
+    let part = u128::from(samples) * u128::from(wanted) / u128::from(all.max(1));
+    u64::try_from(part).unwrap_or(samples)
 }
 
 /// The answer about a tenant without samples.

@@ -1,5 +1,4 @@
-//! Whose heavy query works now: few at once, and of each tenant one, so that a tenant with many of them delays
-//! its own.
+//! Whose query works now: few at once, and of each tenant fewer, so that a tenant with many of them delays its own.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,13 +9,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::model::Tenant;
 use crate::store::{Result, StoreError};
 
-/// Heavy queries at once.
-const AT_ONCE: usize = 2;
-
-/// The turns of heavy queries.
+/// The turns of a lane's queries.
 #[derive(Debug)]
 pub(super) struct Turns {
     all: Arc<Semaphore>,
+    /// Queries of one tenant at once.
+    each: usize,
     /// Of tenants with a query that works or waits.
     tenants: Mutex<HashMap<Tenant, Arc<Semaphore>>>,
 }
@@ -29,13 +27,12 @@ pub(super) struct Turn<'a> {
     _own: Own<'a>,
 }
 
-impl Default for Turns {
-    fn default() -> Self {
-        Self { all: Arc::new(Semaphore::new(AT_ONCE)), tenants: Mutex::default() }
-    }
-}
-
 impl Turns {
+    /// Turns for `all` queries at once, of which `each` are one tenant's.
+    pub(super) fn new(all: usize, each: usize) -> Self {
+        Self { all: Arc::new(Semaphore::new(all)), each, tenants: Mutex::default() }
+    }
+
     /// Waits for a turn of `tenant`.
     ///
     /// # Errors
@@ -49,8 +46,8 @@ impl Turns {
     }
 
     fn own(&self, tenant: &Tenant) -> Own<'_> {
-        let one = || Arc::new(Semaphore::new(1));
-        let semaphore = self.tenants.lock().entry(tenant.clone()).or_insert_with(one).clone();
+        let own = || Arc::new(Semaphore::new(self.each));
+        let semaphore = self.tenants.lock().entry(tenant.clone()).or_insert_with(own).clone();
         Own { turns: self, tenant: tenant.clone(), semaphore, permit: None }
     }
 }
@@ -93,7 +90,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_tenant_with_many_waits_behind_itself() {
-        let turns = Turns::default();
+        let turns = Turns::new(2, 1);
         let (many, other, third) = (tenant("many"), tenant("other"), tenant("third"));
         let first = turns.take(&many).await.unwrap();
         let mut second = Box::pin(turns.take(&many));
@@ -112,7 +109,7 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_gives_up_leaves_the_line() {
-        let turns = Turns::default();
+        let turns = Turns::new(2, 1);
         let tenant = tenant("t");
         let first = turns.take(&tenant).await.unwrap();
         let mut second = Box::pin(turns.take(&tenant));

@@ -188,6 +188,36 @@ impl TenantIndex {
     }
 }
 
+/// A metric's series and those of them that a query would read, as totals tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RoughSeries {
+    /// The metric's number.
+    pub metric: u32,
+    /// At most so many match.
+    pub wanted: u64,
+    /// So many there are.
+    pub all: u64,
+}
+
+impl TenantIndex {
+    /// About how many series a query would read and how many its metric has, with the metric's number: no bitmap is made.
+    #[must_use]
+    pub fn rough_series(&self, selector: &Selector) -> Option<RoughSeries> {
+        let core = self.core.read();
+        let metric = core.metric(&selector.metric)?;
+        let filters = selector.filters.iter();
+        let sizes = filters.map(|(key, value)| size(&core, metric, key, value).unwrap_or(0));
+        let wanted = sizes.min().unwrap_or(metric.count).min(metric.count);
+        Some(RoughSeries { metric: metric.number, wanted, all: metric.count })
+    }
+}
+
+/// How many series have that value.
+fn size(core: &Core, metric: &Metric, key: &DimensionKey, value: &str) -> Option<u64> {
+    let column = metric.column(key.as_str())?;
+    Some(column.size(column.find(core.texts.find(value)?)?))
+}
+
 /// The series that match, present or not; `None` when a value doesn't exist.
 fn matching(core: &Core, metric: &Metric, selector: &Selector) -> Option<RoaringBitmap> {
     let mut postings = Vec::with_capacity(selector.filters.len());

@@ -229,13 +229,6 @@ impl TenantIndex {
         core.metric_place(metric).map(|place| core.metrics[place].number)
     }
 
-    /// Series of a metric.
-    #[must_use]
-    pub fn series_of(&self, metric: &MetricName) -> u64 {
-        let core = self.core.read();
-        core.metric_place(metric).map_or(0, |place| core.metrics[place].count)
-    }
-
     /// Numbers of all metrics that have or had a series.
     #[must_use]
     pub fn metric_numbers(&self) -> Vec<u32> {

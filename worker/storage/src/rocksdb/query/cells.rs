@@ -2,8 +2,15 @@
 
 use hashbrown::HashMap;
 
-/// Windows side by side in one block: found by one look-up, at the price of empty neighbours.
+/// Windows side by side in one block at most: found by one look-up, at the price of empty neighbours.
 const BLOCK: u64 = 16;
+
+/// Windows in a block where `wanted` rows are of so many groups with so many windows each: none that no wanted row needs.
+#[must_use]
+pub fn width(wanted: usize, groups: usize, windows: u64) -> u64 {
+    let each = (wanted / groups.max(1)) as u64;
+    windows.min(each).clamp(1, BLOCK)
+}
 
 /// What is kept of the samples of one group in one window.
 pub trait Cell: Default + Send {
@@ -49,13 +56,12 @@ pub struct Cells<C> {
 }
 
 impl<C: Cell> Cells<C> {
-    /// Room for the first `wanted` rows of groups with `windows` windows each; blocks after `last`
-    /// are known to hold none of them.
+    /// Room for the first `wanted` rows, in blocks of `width` windows; blocks after `last` are known to hold none of them.
     #[must_use]
-    pub fn new(wanted: usize, windows: u64, last: Option<BlockKey>) -> Self {
+    pub fn new(wanted: usize, width: u64, last: Option<BlockKey>) -> Self {
         Self {
             wanted: wanted.max(1),
-            width: windows.clamp(1, BLOCK),
+            width: width.max(1),
             last,
             blocks: HashMap::new(),
             cells: Vec::new(),
@@ -218,11 +224,12 @@ mod tests {
             let mut random = fastrand::Rng::with_seed(seed);
             let windows = random.u64(1..200);
             let (wanted, groups) = (random.usize(1..50), random.u32(1..200));
+            let width = random.u64(1..=BLOCK);
             let mut model = BTreeMap::new();
             let mut last = None;
             let mut parts = Vec::new();
             for _ in 0..random.usize(1..5) {
-                let mut cells: Cells<u64> = Cells::new(wanted, windows, last);
+                let mut cells: Cells<u64> = Cells::new(wanted, width, last);
                 for _ in 0..random.usize(0..2_000) {
                     let (group, window) = (random.u32(0..groups), random.u64(0..windows));
                     *model.entry((group, window)).or_insert(0) += 1;
@@ -242,6 +249,14 @@ mod tests {
                 .collect();
             assert_eq!(cells.into_rows(), expected, "seed {seed}");
         }
+    }
+
+    #[test]
+    fn many_groups_of_few_rows_each_have_no_empty_neighbours() {
+        let widths =
+            [(1_001, 1_000_000), (1_001, 500), (1_001, 1)].map(|(wanted, groups)| width(wanted, groups, 9));
+        assert_eq!(widths, [1, 2, 9]);
+        assert_eq!((width(1_000, 0, 100), width(1_000, 1, 0)), (BLOCK, 1));
     }
 
     #[test]

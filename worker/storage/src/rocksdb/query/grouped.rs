@@ -11,7 +11,7 @@ use crate::rocksdb::scan::{Detail, Piece, ScanSpec, SeriesScan};
 use crate::store::{QueryContext, Result, StoreError};
 
 use super::catalog::{Catalog, Grouping, Selected};
-use super::cells::{BlockKey, Cell, Cells};
+use super::cells::{BlockKey, Cell, Cells, width};
 use super::measure::{Measure, Sample, Series};
 use super::memory::{Held, Memory, WORKING};
 use super::nothing;
@@ -138,7 +138,8 @@ impl<S: SeriesScan, M: Measure> Job<'_, S, M> {
 
     fn chunk(&self, chunk: Range<usize>) -> Result<Part<'_, M::Cell>> {
         let last = *self.last.lock();
-        let cells = Cells::new(self.wanted(), self.question.windows.count(), last);
+        let width = width(self.wanted(), self.grouping.groups, self.question.windows.count());
+        let cells = Cells::new(self.wanted(), width, last);
         let mut part = Part { cells, matched: 0, points: 0, held: self.memory.hold(0)? };
         let (mut near, mut far) = (Lane::default(), Lane::default());
         for position in chunk {

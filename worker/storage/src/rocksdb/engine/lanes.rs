@@ -1,0 +1,142 @@
+//! Where queries work, by how many samples they look at: each lane has threads of its own, so that a question over few
+//! finds one free however many there are over more.
+//!
+//! | lane | samples | at once | of one tenant | threads' niceness |
+//! | --- | --- | --- | --- | --- |
+//! | quick | at most [`QUICK_SAMPLES`] | 4 a thread | 2 a thread | 0 |
+//! | light | up to `heavy_samples` | 2 a thread | 1 a thread | 5 |
+//! | heavy | more | 2 | 1 | 10 |
+//!
+//! More at once than threads can work on would only hold memory: whoever waits for its turn holds none.
+//! Niceness decides who gets a core where there are fewer cores than lanes at work: of three threads on one, the quick
+//! one gets nearly three quarters.
+
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+use crate::model::Tenant;
+use crate::store::{Result, StoreError};
+
+use super::turns::{Turn, Turns};
+
+/// A query over so many samples is done in milliseconds.
+pub(super) const QUICK_SAMPLES: u64 = 200_000;
+/// Heavy queries at once.
+const HEAVY_AT_ONCE: usize = 2;
+
+/// The lanes of a store.
+#[derive(Debug)]
+pub(super) struct Lanes {
+    quick: (ThreadPool, Turns),
+    light: (ThreadPool, Turns),
+    heavy: (ThreadPool, Turns),
+    heavy_samples: u64,
+}
+
+/// Which lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lane {
+    Quick,
+    Light,
+    Heavy,
+}
+
+impl Lanes {
+    /// Lanes of `threads` each; heavy is what looks at more than `heavy_samples`.
+    ///
+    /// # Errors
+    /// `Internal`: threads can't be started.
+    pub(super) fn new(threads: usize, heavy_samples: u64) -> Result<Self> {
+        let threads = threads.max(1);
+        Ok(Self {
+            quick: (pool("query", threads, 0)?, Turns::new(4 * threads, 2 * threads)),
+            light: (pool("light-query", threads, 5)?, Turns::new(2 * threads, threads)),
+            heavy: (pool("heavy-query", threads, 10)?, Turns::new(HEAVY_AT_ONCE, 1)),
+            heavy_samples,
+        })
+    }
+
+    /// The lane of a query over about so many samples.
+    pub(super) fn of(&self, samples: u64) -> Lane {
+        match samples {
+            _ if samples > self.heavy_samples => Lane::Heavy,
+            _ if samples > QUICK_SAMPLES => Lane::Light,
+            _ => Lane::Quick,
+        }
+    }
+
+    /// Waits until it is the turn of `tenant` there.
+    ///
+    /// # Errors
+    /// Never: turns aren't closed.
+    pub(super) async fn enter(&self, lane: Lane, tenant: &Tenant) -> Result<Turn<'_>> {
+        self.parts(lane).1.take(tenant).await
+    }
+
+    /// The threads of a lane.
+    pub(super) fn pool(&self, lane: Lane) -> &ThreadPool {
+        &self.parts(lane).0
+    }
+
+    fn parts(&self, lane: Lane) -> &(ThreadPool, Turns) {
+        match lane {
+            Lane::Quick => &self.quick,
+            Lane::Light => &self.light,
+            Lane::Heavy => &self.heavy,
+        }
+    }
+}
+
+fn pool(name: &'static str, threads: usize, niceness: i32) -> Result<ThreadPool> {
+    ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .thread_name(move |at| format!("{name}-{at}"))
+        .start_handler(move |_| yield_to_others(niceness))
+        .build()
+        .map_err(StoreError::internal)
+}
+
+/// Makes the calling thread nicer: Linux keeps niceness by thread. Where that isn't allowed, all are alike.
+fn yield_to_others(niceness: i32) {
+    if niceness > 0
+        && let Err(error) = rustix::process::nice(niceness)
+    {
+        tracing::debug!(%error, niceness, "a thread stays as urgent as the others");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn samples_choose_the_lane() {
+        let lanes = Lanes::new(1, 1_000_000).unwrap();
+        let of = [0, QUICK_SAMPLES, QUICK_SAMPLES + 1, 1_000_000, 1_000_001].map(|samples| lanes.of(samples));
+        assert_eq!(of, [Lane::Quick, Lane::Quick, Lane::Light, Lane::Light, Lane::Heavy]);
+        assert_eq!(Lanes::new(1, 100).unwrap().of(101), Lane::Heavy);
+    }
+
+    #[tokio::test]
+    async fn a_tenant_with_many_light_queries_waits_behind_itself_only() {
+        let lanes = Lanes::new(1, 1_000_000).unwrap();
+        let (many, other) = (Tenant::new("many").unwrap(), Tenant::new("other").unwrap());
+        let _first = lanes.enter(Lane::Light, &many).await.unwrap();
+        let second = tokio::time::timeout(Duration::from_millis(20), lanes.enter(Lane::Light, &many));
+        assert!(second.await.is_err(), "its second waits");
+        let _others = lanes.enter(Lane::Light, &other).await.unwrap();
+        for lane in [Lane::Quick, Lane::Heavy] {
+            drop(lanes.enter(lane, &many).await.unwrap());
+        }
+    }
+
+    #[test]
+    fn lanes_yield_to_those_with_fewer_samples() {
+        let lanes = Lanes::new(1, 1_000_000).unwrap();
+        let niceness = |lane| lanes.pool(lane).install(|| rustix::process::nice(0).unwrap());
+        let of_this = rustix::process::nice(0).unwrap();
+        let all = [Lane::Quick, Lane::Light, Lane::Heavy].map(niceness);
+        assert_eq!(all, [0, 5, 10].map(|more| (of_this + more).min(19)));
+    }
+}
