@@ -63,7 +63,7 @@ impl Identities {
     #[must_use]
     pub fn find(&self, identity: Identity) -> Option<u32> {
         let wanted = Wide::new(identity.0, 0);
-        self.0[table_of(identity)].find(wanted.place(), |entry| entry.same(&wanted)).map(|entry| entry.id)
+        self.0[table_of(identity)].find(wanted.place(), |entry| entry.same(&wanted)).map(|entry| entry.id())
     }
 
     /// Gives an identity to series `id`; one that is on its way out may have had it.
@@ -79,7 +79,7 @@ impl Identities {
     /// is another.
     pub fn retain(&mut self, table: usize, alive: impl Fn(u32) -> bool) -> bool {
         if let Some(table) = self.0.get_mut(table) {
-            table.retain(|entry| alive(entry.id));
+            table.retain(|entry| alive(entry.id()));
         }
         table + 1 < TABLES
     }
