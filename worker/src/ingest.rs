@@ -16,6 +16,7 @@ pub mod remote_write;
 pub mod timestamp;
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use luminate_storage::model::{
@@ -283,14 +284,39 @@ impl Decoded {
 /// The series of a request: those that the store knows, and those that the batch describes, each once.
 struct Resolver<'a> {
     lookup: &'a dyn SeriesLookup,
-    described: HashMap<Spelling, RowSeries>,
+    described: HashMap<Spelling, RowSeries, BuildHasherDefault<AsItIs>>,
     /// The last series that was found.
     previous: SeriesHandle,
+    /// Dimensions of the last series that wasn't: the next often has the same.
+    dimensions: Dimensions,
+}
+
+/// A spelling is a hash already, keyed with a secret.
+#[derive(Default)]
+struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.0 = self.0.rotate_left(8) ^ u64::from(*byte));
+    }
+
+    fn write_u128(&mut self, hash: u128) {
+        self.0 = hash as u64;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 impl<'a> Resolver<'a> {
     fn new(lookup: &'a dyn SeriesLookup) -> Self {
-        Self { lookup, described: HashMap::new(), previous: SeriesHandle(0) }
+        Self {
+            lookup,
+            described: HashMap::default(),
+            previous: SeriesHandle(0),
+            dimensions: Dimensions::default(),
+        }
     }
 
     fn hash(&self, spelled: &[u8]) -> Spelling {
@@ -306,6 +332,16 @@ impl<'a> Resolver<'a> {
             None if self.described.is_empty() => None,
             None => self.described.get(&spelling).copied(),
         }
+    }
+
+    /// The dimensions of a series to be described, under the limits of the request.
+    fn dimensions<'p>(
+        &mut self,
+        pairs: impl IntoIterator<Item = (&'p str, &'p str)>,
+        limits: &DimensionLimits,
+    ) -> Result<Dimensions, InvalidDimensions> {
+        self.dimensions = Dimensions::like(&self.dimensions, pairs, limits)?;
+        Ok(self.dimensions.clone())
     }
 
     fn describe(

@@ -9,7 +9,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use luminate_storage::model::{Dimensions, MetricName, RowSeries};
+use luminate_storage::model::{MetricName, RowSeries};
 use luminate_storage::store::SeriesLookup;
 use memchr::{memchr, memchr2};
 
@@ -131,7 +131,7 @@ impl Decoder<'_> {
         let Named { metric, labels } = read_series(spelled)?;
         let pairs = labels.iter().filter(|(_, value)| !value.is_empty());
         let pairs = pairs.map(|(key, value)| (*key, value.as_ref()));
-        let dimensions = Dimensions::new(pairs, &self.rules.dimensions)?;
+        let dimensions = self.resolver.dimensions(pairs, &self.rules.dimensions)?;
         let metric = MetricName::new(&metric.replace(':', "_"))?;
         Ok(self.resolver.describe(&mut self.decoded.batch, metric, dimensions, spelling))
     }

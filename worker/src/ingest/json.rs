@@ -236,7 +236,8 @@ impl Decoder<'_> {
         if let Some(series) = self.resolver.find(spelling) {
             return Ok((series, time, value));
         }
-        let dimensions = self.dimensions(&self.body[dimensions])?;
+        let object = &self.body[dimensions];
+        let dimensions = self.dimensions(object)?;
         let series = self.resolver.describe(&mut self.decoded.batch, metric, dimensions, spelling);
         Ok((series, time, value))
     }
@@ -279,7 +280,7 @@ impl Decoder<'_> {
     }
 
     /// Takes apart an object that the scanner has passed, or the empty text of an absent one.
-    fn dimensions(&self, object: &[u8]) -> Result<Dimensions, Problem> {
+    fn dimensions(&mut self, object: &[u8]) -> Result<Dimensions, Problem> {
         let mut pairs: Vec<(Cow<'_, str>, Cow<'_, str>)> = Vec::new();
         match object.first() {
             None => {}
@@ -289,7 +290,7 @@ impl Decoder<'_> {
             }
         }
         let pairs = pairs.iter().map(|(key, value)| (key.as_ref(), value.as_ref()));
-        Ok(Dimensions::new(pairs, &self.rules.dimensions)?)
+        Ok(self.resolver.dimensions(pairs, &self.rules.dimensions)?)
     }
 }
 

@@ -12,7 +12,7 @@ mod scan;
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use luminate_storage::model::{Dimensions, MetricName, RowSeries, Spelling};
+use luminate_storage::model::{MetricName, RowSeries, Spelling};
 use luminate_storage::store::SeriesLookup;
 
 use self::scan::{Field, Line, Value};
@@ -192,7 +192,7 @@ impl<'a> Decoder<'a> {
         };
         let metric = metric_name(&head.measurement, &text(field.key, "a field's key")?)?;
         let pairs = head.tags.iter().map(|(key, value)| (key.as_ref(), value.as_ref()));
-        let dimensions = Dimensions::new(pairs, &self.rules.dimensions)?;
+        let dimensions = self.resolver.dimensions(pairs, &self.rules.dimensions)?;
         Ok(self.resolver.describe(&mut self.decoded.batch, metric, dimensions, spelling))
     }
 }

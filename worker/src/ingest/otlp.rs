@@ -23,7 +23,7 @@ pub(crate) mod testing;
 use std::cell::OnceCell;
 
 use luminate_crds::worker_config::Otlp;
-use luminate_storage::model::{Dimensions, MetricName, RowSeries, Spelling};
+use luminate_storage::model::{MetricName, RowSeries, Spelling};
 use luminate_storage::store::SeriesLookup;
 
 use self::points::{Kind, Part, Point, Reader};
@@ -269,7 +269,7 @@ impl Decoder<'_> {
         let added = part.dimension().map(|(key, number)| (key, part_text(number)));
         let pairs = own.iter().map(|(key, value)| (key.as_ref(), value.as_ref())).chain(others);
         let pairs = pairs.chain(added.iter().map(|(key, value)| (*key, value.as_str())));
-        let dimensions = Dimensions::new(pairs, &self.rules.dimensions)?;
+        let dimensions = self.resolver.dimensions(pairs, &self.rules.dimensions)?;
         Ok(self.resolver.describe(&mut self.decoded.batch, metric, dimensions, spelling))
     }
 

@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use luminate_storage::model::{Dimensions, MetricName, RowSeries, Spelling};
+use luminate_storage::model::{MetricName, RowSeries, Spelling};
 use luminate_storage::store::SeriesLookup;
 
 use self::wire::{Field, Fields, MalformedMessage};
@@ -227,7 +227,7 @@ impl Writer<'_> {
     fn describe(&mut self, labels: &[Label<'_>], spelling: Spelling) -> Result<RowSeries, Problem> {
         let (metric, pairs) = texts(labels)?;
         let pairs = pairs.iter().copied();
-        let dimensions = Dimensions::new(pairs, &self.rules.dimensions)?;
+        let dimensions = self.resolver.dimensions(pairs, &self.rules.dimensions)?;
         Ok(self.resolver.describe(&mut self.decoded.batch, metric, dimensions, spelling))
     }
 }

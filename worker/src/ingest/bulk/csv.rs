@@ -246,7 +246,7 @@ impl Decoder<'_> {
         alike
     }
 
-    fn dimensions(&self, records: &Records<'_>) -> Result<Dimensions, Problem> {
+    fn dimensions(&mut self, records: &Records<'_>) -> Result<Dimensions, Problem> {
         let mut pairs = Vec::new();
         for at in &self.columns.dimensions {
             if let Column::Dimension(key) = &self.columns.columns[*at] {
@@ -256,7 +256,7 @@ impl Decoder<'_> {
                 }
             }
         }
-        Ok(Dimensions::new(pairs, &self.rules.dimensions)?)
+        Ok(self.resolver.dimensions(pairs, &self.rules.dimensions)?)
     }
 }
 

@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use luminate_storage::model::{Dimensions, MetricName, RowSeries};
+use luminate_storage::model::{MetricName, RowSeries};
 use memchr::memchr;
 use serde::Deserialize;
 
@@ -149,7 +149,7 @@ impl Decoder<'_> {
         }
         let labels = pairs.iter().filter(|(key, value)| key != NAME && !value.is_empty());
         let labels = labels.map(|(key, value)| (key.as_ref(), value.as_ref()));
-        let dimensions = Dimensions::new(labels, &self.rules.dimensions)?;
+        let dimensions = self.resolver.dimensions(labels, &self.rules.dimensions)?;
         let name = MetricName::new(&name.replace(':', "_"))?;
         Ok((self.resolver.describe(&mut self.piece.batch, name, dimensions, spelling), oldest))
     }

@@ -71,13 +71,38 @@ impl Dimensions {
         pairs: impl IntoIterator<Item = (&'a str, &'a str)>,
         limits: &DimensionLimits,
     ) -> Result<Self, InvalidDimensions> {
+        Self::like(&Self::default(), pairs, limits)
+    }
+
+    /// The same, where much may be as in `other`, which was made under the same limits: what is equal is shared with it
+    /// and not checked again. The metrics of one machine differ in nothing else.
+    ///
+    /// # Errors
+    /// As [`Dimensions::new`].
+    pub fn like<'a>(
+        other: &Self,
+        pairs: impl IntoIterator<Item = (&'a str, &'a str)>,
+        limits: &DimensionLimits,
+    ) -> Result<Self, InvalidDimensions> {
         let pairs: Vec<(&str, &str)> = pairs.into_iter().collect();
+        if other.iter().map(|(key, value)| (key.as_str(), value.as_ref())).eq(pairs.iter().copied()) {
+            return Ok(other.clone());
+        }
         if pairs.len() > limits.max_dimensions {
             return Err(InvalidDimensions::TooMany { count: pairs.len(), max: limits.max_dimensions });
         }
         let mut checked = Vec::with_capacity(pairs.len());
-        for (key, value) in pairs {
-            checked.push((checked_key(key)?, checked_value(key, value, limits)?));
+        for (at, (key, value)) in pairs.into_iter().enumerate() {
+            let near = other.0.get(at);
+            let own_key = match near {
+                Some((own, _)) if own.as_str() == key => own.clone(),
+                _ => checked_key(key)?,
+            };
+            let own_value = match near {
+                Some((_, own)) if own.as_ref() == value => own.clone(),
+                _ => checked_value(key, value, limits)?,
+            };
+            checked.push((own_key, own_value));
         }
         checked.sort_unstable_by(|(left, _), (right, _)| left.cmp(right));
         if let Some(pair) = checked.windows(2).find(|pair| pair[0].0 == pair[1].0) {
@@ -103,6 +128,12 @@ impl Dimensions {
     /// The pairs, sorted by key.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&DimensionKey, &Arc<str>)> {
         self.0.iter().map(|(key, value)| (key, value))
+    }
+
+    /// Whether both are one set in memory: then they are equal, which others may be too.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// How many pairs there are.
@@ -151,6 +182,36 @@ mod tests {
         assert_eq!(set.iter().map(|(key, _)| key.as_str()).collect::<Vec<_>>(), ["a", "b"]);
         assert_eq!(set.get("b").map(AsRef::as_ref), Some("2"));
         assert_eq!(set.get("c"), None);
+    }
+
+    #[test]
+    fn what_is_like_another_is_what_it_would_be_without() {
+        let limits = DimensionLimits { max_dimensions: 3, max_value_chars: 4 };
+        let sets: [&[(&str, &str)]; 10] = [
+            &[("a", "1"), ("b", "2")],
+            &[("a", "1"), ("b", "3")],
+            &[("b", "3"), ("a", "1")],
+            &[("a", "1")],
+            &[],
+            &[("a", "1"), ("b", "2"), ("c", "3")],
+            &[("a", "1"), ("b", "2"), ("c", "3"), ("d", "4")],
+            &[("a", "1"), ("a", "1")],
+            &[("a", "1"), ("b", "")],
+            &[("a", "1"), ("__b", "2")],
+        ];
+        for one in sets {
+            let made = Dimensions::new(one.iter().copied(), &limits);
+            for other in sets.iter().filter_map(|other| Dimensions::new(other.iter().copied(), &limits).ok())
+            {
+                let like = Dimensions::like(&other, one.iter().copied(), &limits);
+                assert_eq!(like, made);
+                assert!(
+                    like.is_err() || like.as_ref().is_ok_and(|like| like.is(&other)) <= (made == Ok(other))
+                );
+            }
+        }
+        let one = dimensions(sets[0]).unwrap();
+        assert!(Dimensions::like(&one, sets[0].iter().copied(), &limits).unwrap().is(&one));
     }
 
     #[test]

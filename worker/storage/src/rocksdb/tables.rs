@@ -170,7 +170,8 @@ impl Tables {
         options.create_if_missing(true);
         options.create_missing_column_families(true);
         options.set_max_background_jobs(2);
-        options.set_keep_log_file_num(3);
+        // This start's and the last one's: each is 80 KB, which is more than a small tenant's day.
+        options.set_keep_log_file_num(2);
         options.set_max_open_files(512);
         options.set_db_write_buffer_size(16 << 20);
         options.set_paranoid_checks(true);

@@ -32,6 +32,8 @@ const MASKS: [u64; 9] = [
 ];
 /// Late samples are merged into the block when they are this many, or an eighth of it.
 const LATE_MERGE: usize = 32;
+/// The allocator gives small memory in multiples of this: what is asked for between two is wasted.
+const STEP: usize = 16;
 
 /// Samples of one series since the last seal.
 #[derive(Debug, Default)]
@@ -133,26 +135,33 @@ impl OpenBlock {
     }
 
     fn begin(&mut self, time: i64, value: f64) {
-        self.bytes.reserve_exact(30);
+        self.bytes.reserve_exact(2 * STEP);
         self.bytes.extend_from_slice(&time.to_le_bytes());
         self.bytes.extend_from_slice(&value.to_bits().to_le_bytes());
         (self.last_time, self.last_value, self.last_delta, self.count) = (time, value, 0, 1);
     }
 
     fn append(&mut self, time: i64, value: f64) {
-        if self.bytes.capacity() - self.bytes.len() < 20 {
-            // Doubling would waste a quarter of the head on average; there are millions of blocks.
-            self.bytes.reserve_exact(20 + self.bytes.len() / 4);
-        }
         let delta = time - self.last_time;
         let delta_of_delta = zigzag(delta - self.last_delta);
         let time_bytes = significant_bytes(delta_of_delta);
         let (value_mode, value_bytes, payload) = self.value_code(value);
+        self.reserve(1 + usize::from(time_bytes) + value_bytes);
         self.bytes.push((time_bytes << 4) | value_mode);
         self.bytes.extend_from_slice(&delta_of_delta.to_le_bytes()[..usize::from(time_bytes)]);
         self.bytes.extend_from_slice(&payload.to_le_bytes()[..value_bytes]);
         (self.last_time, self.last_delta, self.last_value) = (time, delta, value);
         self.count += 1;
+    }
+
+    /// Sees to it that there is room for `more` bytes.
+    fn reserve(&mut self, more: usize) {
+        let needed = self.bytes.len() + more;
+        if needed > self.bytes.capacity() {
+            // Doubling would waste a quarter of the head on average; there are millions of blocks.
+            let room = needed.max(self.bytes.len() / 4 * 5).next_multiple_of(STEP);
+            self.bytes.reserve_exact(room - self.bytes.len());
+        }
     }
 
     /// The value's mode, its number of bytes and the bytes; may write a scale change first.
@@ -174,6 +183,7 @@ impl OpenBlock {
                 .find_map(|scale| scaled_delta(self.last_value, value, scale).map(|found| (scale, found)));
             match found {
                 Some((scale, found)) if usize::from(significant_bytes(found)) + 2 < best.1 => {
+                    self.reserve(2);
                     self.bytes.extend_from_slice(&[SCALE_CHANGE, scale]);
                     self.scale = scale;
                     delta = Some(found);
@@ -347,6 +357,17 @@ mod tests {
         }
         assert_eq!(block.count(), 1_000);
         assert!(block.bytes.len() < 2_600, "{}", block.bytes.len());
+    }
+
+    #[test]
+    fn a_few_samples_take_a_few_steps_of_memory() {
+        let mut block = OpenBlock::default();
+        for at in 0..8 {
+            block.push(1_700_000_000_000 + at * 10_000, (at % 3) as f64);
+        }
+        assert_eq!((block.count(), block.heap_bytes()), (8, 2 * STEP));
+        (8..1_000).for_each(|at| block.push(1_700_000_000_000 + at * 10_000, (at % 3) as f64));
+        assert!(block.heap_bytes() <= block.bytes.len() / 4 * 5 + STEP);
     }
 
     #[test]

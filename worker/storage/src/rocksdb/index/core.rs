@@ -33,6 +33,8 @@ pub struct Metric {
     pub count: u64,
     /// A column for each key that it ever had.
     pub columns: Vec<Column>,
+    /// The shape of its last new series: the next often has the same.
+    shape: u32,
     column_of: HashMap<DimensionKey, u32>,
 }
 
@@ -172,18 +174,20 @@ impl Core {
             series: RoaringBitmap::new(),
             count: 0,
             columns: Vec::new(),
+            shape: u32::MAX,
             column_of: HashMap::new(),
         });
         place
     }
 
     /// The number of the shape of a metric (by place) with the keys that `keys` goes through, ascending;
-    /// new if it must be. `likely` is tried first.
-    pub fn shape<'a, I>(&mut self, metric: usize, keys: impl Fn() -> I, likely: u32) -> u32
+    /// new if it must be.
+    pub fn shape<'a, I>(&mut self, metric: usize, keys: impl Fn() -> I) -> u32
     where
         I: Iterator<Item = &'a DimensionKey>,
     {
-        let columns = &self.metrics[metric].columns;
+        let Metric { columns, shape: likely, .. } = &self.metrics[metric];
+        let likely = *likely;
         let same = |shape: &Shape| {
             let own = shape.columns.iter().map(|column| columns[*column as usize].key());
             shape.metric as usize == metric && own.eq(keys())
@@ -196,13 +200,16 @@ impl Core {
         keys().for_each(|key| put(&mut self.row, key.as_str()));
         let hash = xxh3_64_with_secret(&self.row, self.secret.as_slice());
         if let Some(found) = self.shape_of_hash.find(hash, |number| same(&self.shapes[*number as usize])) {
-            return *found;
+            let found = *found;
+            self.metrics[metric].shape = found;
+            return found;
         }
         let metric_of = &mut self.metrics[metric];
         let before = metric_of.columns.len();
         let columns = keys().map(|key| metric_of.column_number(key)).collect();
         self.columns += metric_of.columns.len() - before;
         let number = self.shapes.len() as u32;
+        metric_of.shape = number;
         self.shapes.push(Shape { metric: metric as u32, columns, hash });
         let shapes = &self.shapes;
         self.shape_of_hash.insert_unique(hash, number, |number| shapes[*number as usize].hash);

@@ -20,6 +20,8 @@ pub struct Identity(u128);
 pub struct Identifier {
     bytes: Vec<u8>,
     prefix: usize,
+    /// Where the dimensions of the last series end.
+    dimensions: usize,
     secret: Arc<[u8; 192]>,
 }
 
@@ -29,7 +31,7 @@ impl Identifier {
     pub fn new(tenant: &Tenant, secret: Arc<[u8; 192]>) -> Self {
         let mut bytes = Vec::with_capacity(512);
         put(&mut bytes, tenant.as_str());
-        Self { prefix: bytes.len(), bytes, secret }
+        Self { prefix: bytes.len(), dimensions: bytes.len(), bytes, secret }
     }
 
     /// The identity of a metric with `dimensions`, sorted by key.
@@ -39,11 +41,18 @@ impl Identifier {
         dimensions: impl Iterator<Item = (&'a str, &'a str)>,
     ) -> Identity {
         self.bytes.truncate(self.prefix);
-        put(&mut self.bytes, metric.as_str());
         for (key, value) in dimensions {
             put(&mut self.bytes, key);
             put(&mut self.bytes, value);
         }
+        self.dimensions = self.bytes.len();
+        self.of_same(metric)
+    }
+
+    /// The identity of another metric with the dimensions that were asked for last.
+    pub fn of_same(&mut self, metric: &MetricName) -> Identity {
+        self.bytes.truncate(self.dimensions);
+        put(&mut self.bytes, metric.as_str());
         Identity(xxh3_128_with_secret(&self.bytes, self.secret.as_slice()))
     }
 }
@@ -63,7 +72,7 @@ impl Identities {
     #[must_use]
     pub fn find(&self, identity: Identity) -> Option<u32> {
         let wanted = Wide::new(identity.0, 0);
-        self.0[table_of(identity)].find(wanted.place(), |entry| entry.same(&wanted)).map(|entry| entry.id)
+        self.0[table_of(identity)].find(wanted.place(), |entry| entry.same(&wanted)).map(|entry| entry.id())
     }
 
     /// Gives an identity to series `id`; one that is on its way out may have had it.
@@ -79,7 +88,7 @@ impl Identities {
     /// is another.
     pub fn retain(&mut self, table: usize, alive: impl Fn(u32) -> bool) -> bool {
         if let Some(table) = self.0.get_mut(table) {
-            table.retain(|entry| alive(entry.id));
+            table.retain(|entry| alive(entry.id()));
         }
         table + 1 < TABLES
     }
@@ -111,7 +120,9 @@ mod tests {
             let mut identifier = Identifier::new(&Tenant::new(tenant).unwrap(), secret.clone());
             for metric in &metrics {
                 for dimensions in sets {
-                    assert!(seen.insert(identifier.of(metric, dimensions.iter().copied()).0));
+                    let identity = identifier.of(metric, dimensions.iter().copied());
+                    assert_eq!(identifier.of_same(metric), identity);
+                    assert!(seen.insert(identity.0));
                 }
             }
             let again = identifier.of(&metrics[0], sets[1].iter().copied());

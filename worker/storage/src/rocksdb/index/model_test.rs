@@ -579,7 +579,7 @@ fn threads_that_create_mark_remove_and_ask_leave_it_whole() {
                     let mut ids: Vec<u32> = ids.into_iter().map(Result::unwrap).collect();
                     given.extend(definitions.created().map(|(id, _)| id));
                     let spelled =
-                        ids.iter().map(|id| (Spelling(u128::from(*id) << 70), *id)).collect::<Vec<_>>();
+                        ids.iter().map(|id| (Spelling(u128::from(*id) << 40), *id)).collect::<Vec<_>>();
                     tenant.remember(&spelled);
                     ids.sort_unstable();
                     ids.dedup();
@@ -613,7 +613,7 @@ fn threads_that_create_mark_remove_and_ask_leave_it_whole() {
     tenant.expire(&|_| 1);
     let mut identities = BTreeSet::new();
     for id in given {
-        let found = tenant.find(Spelling(u128::from(id) << 70));
+        let found = tenant.find(Spelling(u128::from(id) << 40));
         assert!(found.is_none() || tenant.alive(id), "no spelling of a series that is gone");
         let dimensions = tenant.dimensions(id);
         assert_eq!(dimensions.is_empty(), !tenant.alive(id));

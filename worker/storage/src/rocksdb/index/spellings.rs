@@ -56,7 +56,7 @@ impl Spellings {
     pub fn find(&self, spelling: Spelling) -> Option<u32> {
         let wanted = Wide::new(spelling.0, 0);
         let shard = self.shard(spelling).0.read();
-        shard.find(wanted.place(), |entry| entry.same(&wanted)).map(|entry| entry.id)
+        shard.find(wanted.place(), |entry| entry.same(&wanted)).map(|entry| entry.id())
     }
 
     /// Remembers a spelling of series `id` of a tenant with `series` series; returns by how many
@@ -88,7 +88,7 @@ impl Spellings {
         for shard in &self.shards {
             let mut shard = shard.0.write();
             let before = (shard.len(), shard.bytes());
-            shard.retain(|entry| alive(entry.id));
+            shard.retain(|entry| alive(entry.id()));
             let removed = before.0 - shard.len();
             self.len.fetch_sub(removed, Ordering::Relaxed);
             allowance.used.fetch_sub(removed, Ordering::Relaxed);

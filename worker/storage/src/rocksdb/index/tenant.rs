@@ -68,8 +68,17 @@ impl TenantIndex {
     ) -> Result<Vec<Resolved>> {
         // 1. Who they are. No lock.
         let mut identifier = self.identifier();
-        let identities: Vec<Identity> =
-            new.iter().map(|series| identity(&mut identifier, &series.metric, &series.dimensions)).collect();
+        let mut last = None;
+        let identities: Vec<Identity> = new
+            .iter()
+            .map(|series| {
+                let NewSeries { metric, dimensions, .. } = series;
+                match last.replace(dimensions) {
+                    Some(last) if dimensions.is(last) => identifier.of_same(metric),
+                    _ => identity(&mut identifier, metric, dimensions),
+                }
+            })
+            .collect();
         // 2. Those that are known. A shared lock.
         let mut resolved: Vec<Resolved> = vec![Ok(u32::MAX); new.len()];
         let missing = self.find_known(&identities, &mut resolved);
@@ -82,9 +91,11 @@ impl TenantIndex {
             return Ok(resolved);
         }
         self.check_room(new, &missing)?;
-        let mut creation = Creation { index: self, limits, definitions, shape: u32::MAX, texts: Vec::new() };
+        let mut creation = Creation { index: self, limits, definitions, last: None, texts: Vec::new() };
         for (part, done) in missing.chunks(AT_ONCE).zip((0..).step_by(AT_ONCE)) {
             let mut core = self.core.write();
+            // Without the lock a removal may have swept the texts of the series before.
+            creation.last = None;
             self.set_aside(&mut core, missing.len() - done)?;
             for at in part {
                 resolved[*at] = creation.find_or_create(&mut core, &new[*at], identities[*at])?;
@@ -285,7 +296,7 @@ impl TenantIndex {
                 Some(shape) => shape,
                 None => {
                     let metric = stored_metric(&mut core, &stored.name, stored.metric)?;
-                    *shapes[series.shape as usize].insert(core.shape(metric, || stored.keys.iter(), u32::MAX))
+                    *shapes[series.shape as usize].insert(core.shape(metric, || stored.keys.iter()))
                 }
             };
             values.clear();
@@ -354,16 +365,16 @@ struct Creation<'a> {
     index: &'a TenantIndex,
     limits: &'a SeriesLimits,
     definitions: &'a mut Definitions,
-    /// Shape and values of the series before: the next one is often much the same.
-    shape: u32,
+    /// Dimensions of the series before, and its values: the next one often has the same, or much the same.
+    last: Option<&'a Dimensions>,
     texts: Vec<u32>,
 }
 
-impl Creation<'_> {
+impl<'a> Creation<'a> {
     fn find_or_create(
         &mut self,
         core: &mut Core,
-        series: &NewSeries,
+        series: &'a NewSeries,
         identity: Identity,
     ) -> Result<Resolved> {
         // Another batch, or an earlier row of this one, may have created it since.
@@ -380,9 +391,10 @@ impl Creation<'_> {
             core.add_metric(series.metric.clone(), number)
         });
         let keys = series.dimensions.iter().map(|(key, _)| key);
-        let shape = core.shape(place, || series.dimensions.iter().map(|(key, _)| key), self.shape);
-        self.shape = shape;
-        core.intern(series.dimensions.iter().map(|(_, value)| value.as_ref()), &mut self.texts);
+        let shape = core.shape(place, || series.dimensions.iter().map(|(key, _)| key));
+        if !self.last.replace(&series.dimensions).is_some_and(|last| series.dimensions.is(last)) {
+            core.intern(series.dimensions.iter().map(|(_, value)| value.as_ref()), &mut self.texts);
+        }
         core.insert(id, identity, shape, &self.texts);
         let of = ShapeOf { number: shape, metric: core.metrics[place].number, name: &series.metric };
         let values = series.dimensions.iter().map(|(_, value)| value.as_ref());
