@@ -274,7 +274,7 @@ impl Inner {
     fn count_before(&self, tenant: &Tenant, name: &MetricName, before: i64) -> Result<Deleted> {
         let none = Deleted { series: 0, samples: 0 };
         let Some(index) = self.index.find_tenant(tenant) else { return Ok(none) };
-        let selector = Selector { metric: name.clone(), filters: Vec::new() };
+        let selector = Selector::new(name.clone(), Vec::new());
         let Some(selected) = index.select(&selector, i32::MIN..=i32::MAX) else { return Ok(none) };
         let Some(range) = TimeRange::new(i64::MIN, before) else { return Ok(none) };
         let reader = Reader::new(&self.tables, self.view.load_full(), self.visible_since(tenant, name));
