@@ -125,7 +125,16 @@ impl Rows {
         let groups = |group: &GroupKey| group.iter().flatten().map(|value| texts(value)).sum::<usize>();
         let bytes: usize = match self {
             Self::Range(rows) => {
-                rows.iter().flat_map(|row| row.dimensions.iter()).map(|(_, value)| texts(value)).sum()
+                // Rows of one series often follow one another, and count the same.
+                let mut last = (0, 0);
+                let of_row = |row: &RangeRow| {
+                    if last.0 != row.dimensions.identity() {
+                        let values = row.dimensions.iter().map(|(_, value)| texts(value));
+                        last = (row.dimensions.identity(), values.sum());
+                    }
+                    last.1
+                };
+                rows.iter().map(of_row).sum()
             }
             Self::Aggregate(rows, _) => rows.iter().map(|row| groups(&row.group)).sum(),
             Self::Rate(rows, _) => rows.iter().map(|row| groups(&row.group)).sum(),

@@ -1,5 +1,6 @@
 //! The trait over the engine: each call as the few steps it takes.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -137,12 +138,36 @@ impl RocksDb {
             false => None,
         };
         let context = QueryContext { pool: Some(self.inner.query_memory()), ..context.clone() };
-        self.blocking(move |inner| {
+        self.on_lane(heavy, move |inner, lane| {
             let reader = Reader::new(&inner.tables, inner.view.load_full(), floor);
-            let pool = if heavy { &inner.heavy } else { &inner.light };
-            body(&*index, &reader, &context, pool).map(Some)
+            body(&*index, &reader, &context, lane).map(Some)
         })
         .await
+    }
+
+    /// Runs `body` on a thread of a lane, from where it may spread over the others: a thread beside them would only wait,
+    /// and waking it there and back is most of what a small query takes.
+    async fn on_lane<T: Send + 'static>(
+        &self,
+        heavy: bool,
+        body: impl FnOnce(&Inner, &rayon::ThreadPool) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let inner = self.inner.clone();
+        if inner.is_stopping() {
+            return Err(unavailable("the store is closing"));
+        }
+        let (done, answer) = oneshot::channel();
+        self.inner.lane(heavy).spawn(move || {
+            // Past this thread's start a panic would end the process; so the question fails, and nothing else.
+            let result = catch_unwind(AssertUnwindSafe(|| body(&inner, inner.lane(heavy))));
+            // Whoever has the answer may close the store.
+            drop(inner);
+            if let Ok(result) = result {
+                // Nobody may wait any more.
+                let _ = done.send(result);
+            }
+        });
+        answer.await.map_err(|_| StoreError::internal("a query panicked"))?
     }
 
     async fn listing<T: Default + Send + 'static>(
@@ -238,6 +263,11 @@ impl Inner {
         index.remember(&spelled.collect::<Vec<_>>());
         drop(creating);
         Ok((Some(answer), refused))
+    }
+
+    /// The threads of heavy queries, or of light ones.
+    fn lane(&self, heavy: bool) -> &rayon::ThreadPool {
+        if heavy { &self.heavy } else { &self.light }
     }
 
     fn note_created(&self, definitions: &Definitions) {
