@@ -3,6 +3,7 @@
 mod admin;
 mod auth;
 mod backup;
+mod batch;
 mod bulk;
 mod check;
 mod configuration;

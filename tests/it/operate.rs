@@ -44,10 +44,11 @@ fn the_figures_may_have_a_port_of_their_own() {
 }
 
 /// Every path that the contract names.
-const PATHS: [&str; 19] = [
+const PATHS: [&str; 20] = [
     "/api/v1/write",
     "/api/v1/prom/write",
     "/api/v1/query",
+    "/api/v1/query/batch",
     "/api/v1/query/explain",
     "/api/v1/queries",
     "/api/v1/queries/{id}",

@@ -102,6 +102,35 @@ fn filters_must_all_hold_and_what_does_not_exist_is_empty() {
 }
 
 #[test]
+fn one_of_each_list_must_hold_in_every_kind_of_question() {
+    let worker = Worker::start();
+    let (client, t) = (worker.client(), base());
+    fleet(&client, t);
+    let listed = |more: Value| client.rows(&with(aggregate(t, "sum"), more));
+    assert_eq!(listed(json!({"filtersIn": {"host": ["a", "c", "a", "nobody"]}}))[0]["value"], 20.0);
+    assert_eq!(listed(json!({"filtersIn": {"host": ["a", "b"], "region": ["us"]}}))[0]["value"], 7.0);
+    assert_eq!(
+        listed(json!({"filters": {"region": "eu"}, "filtersIn": {"host": ["b", "a"]}}))[0]["count"],
+        3
+    );
+    assert!(listed(json!({"filters": {"region": "eu"}, "filtersIn": {"host": ["b"]}})).is_empty());
+    assert!(listed(json!({"filtersIn": {"region": [""]}})).is_empty(), "an absent key equals nothing");
+    let many: Vec<String> = (0..999).map(|n| format!("h{n}")).chain(["c".to_owned()]).collect();
+    let rows = listed(json!({"filtersIn": {"host": many}, "groupBy": ["host"], "interval": "1m"}));
+    assert_eq!(rows, [json!({"groupKey": {"host": "c"}, "timestamp": t, "value": 7.0, "count": 1})]);
+    let range = json!({"start": t, "end": t + 600_000});
+    let two = json!({"host": ["b", "c"]});
+    let raw = json!({"queryType": "range", "metricName": "m", "timeRange": range, "filtersIn": two});
+    assert_eq!(column(&client.rows(&raw), "value"), [json!(4.0), json!(7.0), json!(3.0)]);
+    let rate = json!({"queryType": "rate", "metricName": "m", "timeRange": range, "filtersIn": two,
+                      "groupBy": ["host"], "interval": "10m"});
+    assert_eq!(column(&client.rows(&rate), "groupKey"), [json!({"host": "b"})]);
+    let plan = client.post("/api/v1/query/explain", &raw).expect(200);
+    assert_eq!(plan["series"], 2, "{plan}");
+    assert!(plan["steps"][0].as_str().unwrap().contains(r#"host in ["b", "c"]"#), "{plan}");
+}
+
+#[test]
 fn ranges_are_half_open_and_ordered_by_time_then_series() {
     let worker = Worker::start();
     let (client, t) = (worker.client(), base());
@@ -266,6 +295,16 @@ fn malformed_questions_are_400_and_name_the_field() {
         (with(good.clone(), json!({"filters": {"bad-key": "a"}})), "filters"),
         (with(good.clone(), json!({"filters": {"_tenant_id": "a"}})), "filters"),
         (with(good.clone(), json!({"filters": ["host"]})), "filters"),
+        (with(good.clone(), json!({"filtersIn": ["host"]})), "filtersIn"),
+        (with(good.clone(), json!({"filtersIn": {"host": "a"}})), "filtersIn.host"),
+        (with(good.clone(), json!({"filtersIn": {"host": []}})), "filtersIn.host"),
+        (with(good.clone(), json!({"filtersIn": {"host": ["a", 7]}})), "filtersIn.host[1]"),
+        (with(good.clone(), json!({"filtersIn": {"host": vec!["a"; 1_001]}})), "filtersIn"),
+        (with(good.clone(), json!({"filtersIn": {"bad-key": ["a"]}})), "filtersIn.bad-key"),
+        (
+            with(good.clone(), json!({"filters": {"host": "a"}, "filtersIn": {"host": ["a"]}})),
+            "filtersIn.host",
+        ),
         (with(good.clone(), json!({"interval": "0s"})), "interval"),
         (with(good.clone(), json!({"interval": "soon"})), "interval"),
         (with(good.clone(), json!({"interval": 60})), "interval"),

@@ -308,7 +308,7 @@ impl Round {
 pub async fn read(store: &RocksDb, writer: u32) -> Result<Vec<(u32, i64, f64)>> {
     let (tenant, metric) = child::place(writer);
     let key = DimensionKey::new("writer").map_err(text)?;
-    let selector = Selector { metric, filters: vec![(key, writer.to_string())] };
+    let selector = Selector::new(metric, vec![(key, writer.to_string())]);
     let range = TimeRange::new(0, i64::MAX / 2).ok_or("a range")?;
     let context = QueryContext::with_timeout(Duration::from_secs(120));
     let query = RangeQuery { selector: selector.clone(), range, limit: usize::MAX };

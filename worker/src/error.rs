@@ -351,6 +351,18 @@ impl Error {
         }
     }
 
+    /// The same, of something that stands at `place` in a body: its field is named from there.
+    #[must_use]
+    pub fn within(mut self, place: fmt::Arguments<'_>) -> Self {
+        if let Self::InvalidQuery(fault) | Self::InvalidMetricName(fault) | Self::InvalidDimensionKey(fault) =
+            &mut self
+        {
+            let field = fault.field.as_ref().map(|field| format!("{place}.{field}"));
+            fault.field = Some(field.unwrap_or_else(|| place.to_string()));
+        }
+        self
+    }
+
     /// Its code.
     #[must_use]
     pub fn code(&self) -> Code {
@@ -545,6 +557,15 @@ mod tests {
             answer(&error),
             r#"400 {"error":{"code":"INVALID_QUERY","message":"start must lie before end","details":{"field":"timeRange"}}}"#
         );
+    }
+
+    #[test]
+    fn a_fault_of_a_part_names_its_field_from_there() {
+        let field =
+            |error: Error| error.within(format_args!("queries[3]")).body(None).error.details["field"].clone();
+        assert_eq!(field(Error::InvalidMetricName(Fault::of("metricName", "odd"))), "queries[3].metricName");
+        assert_eq!(field(Error::InvalidQuery(Fault::whole("odd"))), "queries[3]");
+        assert_eq!(Error::Overloaded.within(format_args!("queries[3]")), Error::Overloaded);
     }
 
     #[test]

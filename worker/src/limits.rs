@@ -150,6 +150,15 @@ impl Limits {
         })
     }
 
+    /// Charges the queries of a batch that has `queries` of them and has been charged as one request.
+    ///
+    /// # Errors
+    /// `RateLimited`.
+    pub fn queries(&self, caller: &Caller, queries: usize) -> Result<(), Error> {
+        let (rate, more) = (u64::from(self.quota(caller).query_rps), queries.saturating_sub(1) as u64);
+        self.charge(caller, "query_rps", |budget, now| budget.query.take_more(1, more, rate, now))
+    }
+
     /// Charges `samples` that a write brings, before they are stored.
     ///
     /// # Errors
@@ -183,6 +192,12 @@ impl Limits {
                 self.metrics.limit_hit(limit);
             }
         })
+    }
+
+    /// How many queries of `caller` may be at work at once.
+    #[must_use]
+    pub fn queries_at_once(&self, caller: &Caller) -> usize {
+        if self.enforced { self.quota(caller).concurrent_queries as usize } else { usize::MAX }
     }
 
     /// The right to run one more query now.
@@ -269,6 +284,18 @@ mod tests {
         assert!(matches!(write(&one), Err(Error::RateLimited { limit: "write_rps", .. })));
         assert_eq!(write(&two), Ok(()));
         assert_eq!(limits.request(&one, Bucket::Query), Ok(()));
+    }
+
+    #[test]
+    fn a_batch_is_charged_for_each_of_its_queries() {
+        let limits = limits(|config| config.rate_limits.query_rps = 10);
+        let (one, two) = (caller("one", None), caller("two", None));
+        let batch = |caller: &Caller, queries: usize| {
+            limits.request(caller, Bucket::Query).and_then(|()| limits.queries(caller, queries))
+        };
+        assert_eq!((batch(&one, 7), batch(&two, 100)), (Ok(()), Ok(())));
+        assert!(matches!(batch(&one, 4), Err(Error::RateLimited { limit: "query_rps", .. })));
+        assert!(batch(&two, 1).is_err(), "a hundred take ten seconds to pay off");
     }
 
     #[test]

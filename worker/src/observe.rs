@@ -127,6 +127,17 @@ pub async fn log(id: RequestId, request: Request, next: Next) -> Response {
     response
 }
 
+/// Logging of a part of a request that failed by itself: the rest was answered.
+pub fn log_part(id: &RequestId, part: usize, error: &Error) {
+    let request_id = &*id.0;
+    let (status, code, error_text) = (error.status().as_u16(), error.code().name(), error.to_string());
+    match error.level() {
+        Level::ERROR => tracing::error!(request_id, part, status, code, error = error_text, "failed"),
+        Level::WARN => tracing::warn!(request_id, part, status, code, error = error_text, "refused"),
+        _ => tracing::debug!(request_id, part, status, code, error = error_text, "refused"),
+    }
+}
+
 /// Refusals that the framework makes itself, in the form of all others.
 fn framed(response: Response) -> Response {
     let status = response.status();

@@ -43,6 +43,7 @@ pub fn all() -> OpenApiRouter<AppState> {
         .route(otlp::GRPC_PATH, post(otlp::export_grpc))
         .routes(routes!(query::query))
         .routes(routes!(query::explain))
+        .routes(routes!(query::batch::batch))
         .routes(routes!(queries::list))
         .routes(routes!(queries::cancel))
         .routes(routes!(discover::metrics))

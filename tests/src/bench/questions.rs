@@ -1,10 +1,10 @@
 //! Fifteen questions, named and shaped as those of the Time Series Benchmark Suite for a fleet's processors, in each
 //! engine's own words.
 //!
-//! Samples lie between the edges of all windows, so that it means the same whether these are open or closed. Luminate is asked
-//! per metric, and per machine where several are named, since a query of its names one metric and equal values; all these
-//! requests are under way at once. VictoriaMetrics is asked once, Prometheus per metric: it drops a metric's name once it
-//! has computed something.
+//! Samples lie between the edges of all windows, so that it means the same whether these are open or closed. Luminate and
+//! VictoriaMetrics are asked once: since a query of Luminate's names one metric, one about several is a batch with a query
+//! for each. Prometheus is asked per metric, by requests that are under way at once: it drops a metric's name once it has
+//! computed something.
 
 use std::collections::BTreeMap;
 
@@ -159,23 +159,26 @@ impl Asked {
         if self.by_host() && self.window.is_some() {
             set("groupBy", json!(["hostname"]));
         }
-        let mut requests = Requests::new();
-        for metric in &self.metrics {
-            body["metricName"] = json!(metric);
-            let mut ask = |body: &Value| {
-                let json = [("content-type", "application/json")];
-                let bytes = request("POST", "/api/v1/query", &json, body.to_string().as_bytes());
-                requests.push((Some(*metric), bytes));
-            };
-            if self.hosts.is_empty() {
-                ask(&body);
-            }
-            for host in &self.hosts {
-                body["filters"] = json!({"hostname": host});
-                ask(&body);
+        match self.hosts.as_slice() {
+            [] => {}
+            [host] => set("filters", json!({"hostname": host})),
+            hosts => set("filtersIn", json!({"hostname": hosts})),
+        }
+        let query = |metric: &&'static str| {
+            let mut query = body.clone();
+            query["metricName"] = json!(metric);
+            query
+        };
+        let post = |path: &str, body: &Value| {
+            request("POST", path, &[("content-type", "application/json")], body.to_string().as_bytes())
+        };
+        match self.metrics.as_slice() {
+            [metric] => vec![(Some(*metric), post("/api/v1/query", &query(metric)))],
+            metrics => {
+                let queries: Vec<Value> = metrics.iter().map(query).collect();
+                vec![(None, post("/api/v1/query/batch", &json!({"queries": queries})))]
             }
         }
-        requests
     }
 
     /// Whether an answer's rows are of one machine each.
@@ -233,11 +236,22 @@ impl Asked {
         for (metric, answer) in answers {
             let answer = answer.expect(200);
             match kind {
-                Kind::Luminate => self.read_rows(metric.unwrap_or_default(), &answer, &mut read),
+                Kind::Luminate => self.read_answers(*metric, &answer, &mut read),
                 _ => self.read_series(*metric, &answer, &mut read),
             }
         }
         read
+    }
+
+    fn read_answers(&self, metric: Option<&str>, answer: &Value, read: &mut Answer) {
+        if let Some(metric) = metric {
+            return self.read_rows(metric, answer, read);
+        }
+        let answers = answer["answers"].as_array().expect("answers");
+        assert_eq!(answers.len(), self.metrics.len(), "an answer for each metric");
+        for (metric, answer) in self.metrics.iter().zip(answers) {
+            self.read_rows(metric, answer, read);
+        }
     }
 
     fn read_rows(&self, metric: &str, answer: &Value, read: &mut Answer) {
@@ -325,12 +339,46 @@ mod tests {
     }
 
     #[test]
-    fn luminate_is_asked_by_metric_and_machine_the_others_at_once() {
-        let asked = drawn("single-groupby-5-8-1");
-        let counts = Kind::ALL.map(|kind| asked.requests(kind).len());
-        assert_eq!(counts, [40, 1, 5]);
-        let counts = Kind::ALL.map(|kind| drawn("double-groupby-all").requests(kind).len());
-        assert_eq!(counts, [10, 1, 10]);
+    fn all_but_prometheus_are_asked_once() {
+        for question in ALL {
+            let counts = Kind::ALL.map(|kind| drawn(question.name).requests(kind).len());
+            assert_eq!(counts, [1, 1, drawn(question.name).metrics.len()], "{}", question.name);
+        }
+    }
+
+    #[test]
+    fn luminate_gets_a_query_for_each_metric_and_a_list_of_machines() {
+        let body = |name: &str| {
+            let (_, bytes) = drawn(name).requests(Kind::Luminate).remove(0);
+            let text = String::from_utf8(bytes).expect("text");
+            let (head, body) = text.split_once("\r\n\r\n").expect("a body");
+            let path = head.split(' ').nth(1).expect("a path").to_owned();
+            (path, serde_json::from_str::<Value>(body).expect("JSON"))
+        };
+        let (path, many) = body("single-groupby-5-8-1");
+        assert_eq!(path, "/api/v1/query/batch");
+        let queries = many["queries"].as_array().expect("queries");
+        let metrics: Vec<&Value> = queries.iter().map(|query| &query["metricName"]).collect();
+        assert_eq!(metrics, METRICS[..5]);
+        for query in queries {
+            assert_eq!(query["filtersIn"]["hostname"].as_array().map(Vec::len), Some(8), "{query}");
+        }
+        let (path, one) = body("single-groupby-1-1-1");
+        assert_eq!((path.as_str(), &one["metricName"]), ("/api/v1/query", &json!(METRICS[0])));
+        assert!(one["filters"]["hostname"].is_string() && one["filtersIn"].is_null(), "{one}");
+    }
+
+    #[test]
+    fn a_batch_reads_as_the_answers_for_its_metrics() {
+        let asked = drawn("single-groupby-5-1-1");
+        let part = |value: usize| {
+            let row = json!({"groupKey": {}, "timestamp": asked.start, "value": value, "count": 6});
+            json!({"results": [row], "truncated": false})
+        };
+        let answers: Vec<Value> = (0..5).map(part).collect();
+        let read = asked.read(Kind::Luminate, &[(None, answer(json!({"answers": answers})))]);
+        let place = |metric: &str| (metric.to_owned(), String::new(), asked.start);
+        assert!((0..5).all(|at| read[&place(METRICS[at])] == at as f64) && read.len() == 5, "{read:?}");
     }
 
     #[test]

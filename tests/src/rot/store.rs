@@ -190,7 +190,7 @@ async fn everything(store: &RocksDb) -> Answers {
     let list = ListQuery { prefix: String::new(), after: None, limit: 10_000 };
     for writer in (0..WRITERS).filter(|writer| writer % 4 == 0 || ledger::deletes(*writer)) {
         let (tenant, metric) = child::place(writer);
-        let selector = Selector { metric: metric.clone(), filters: Vec::new() };
+        let selector = Selector::new(metric.clone(), Vec::new());
         let raw = RangeQuery { selector: selector.clone(), range, limit: usize::MAX };
         answers.push(
             store.query_range(&tenant, &raw, &context()).await.map(|found| format!("{:?}", found.rows)),

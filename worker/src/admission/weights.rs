@@ -43,6 +43,9 @@ fn likeness(tenant: &Tenant, query: &Query) -> u64 {
     for (key, value) in &selector.filters {
         (key.as_str(), value.as_ref() as &str).hash(&mut hasher);
     }
+    for (key, values) in &selector.filters_in {
+        (key.as_str(), values).hash(&mut hasher);
+    }
     query.range().millis().max(1).ilog2().hash(&mut hasher);
     hasher.finish()
 }
@@ -54,7 +57,7 @@ mod tests {
     use super::*;
 
     fn query(metric: &str, millis: i64) -> Query {
-        let selector = Selector { metric: MetricName::new(metric).unwrap(), filters: Vec::new() };
+        let selector = Selector::new(MetricName::new(metric).unwrap(), Vec::new());
         Query::Range(RangeQuery { selector, range: TimeRange::new(7, 7 + millis).unwrap(), limit: 1 })
     }
 

@@ -20,10 +20,18 @@ impl TokenBucket {
     /// # Errors
     /// The time until the same call succeeds, if nothing else is taken meanwhile.
     pub fn take(&mut self, amount: u64, rate: u64, now: Instant) -> Result<(), Duration> {
+        self.take_more(0, amount, rate, now)
+    }
+
+    /// Takes `amount` more of what `paid` has been taken of just now, as if both were taken at once.
+    ///
+    /// # Errors
+    /// As [`TokenBucket::take`].
+    pub fn take_more(&mut self, paid: u64, amount: u64, rate: u64, now: Instant) -> Result<(), Duration> {
         let rate = rate.max(1);
         let full_at = self.full_at.map_or(now, |at| at.max(now));
         // What must be there now: the amount, but never more than can be there.
-        let needed = cost(amount.min(rate), rate);
+        let needed = cost(amount.min(rate.saturating_sub(paid)), rate);
         let wait = (full_at.duration_since(now) + needed).saturating_sub(Duration::from_secs(1));
         if !wait.is_zero() {
             return Err(wait);
@@ -81,6 +89,22 @@ mod tests {
         assert_eq!(bucket.take(50, 10, start), Ok(()));
         assert_eq!(bucket.take(1, 10, start), Err(4 * SECOND + SECOND / 10));
         assert!(!bucket.is_full(start + 4 * SECOND) && bucket.is_full(start + 5 * SECOND));
+    }
+
+    #[test]
+    fn what_is_taken_in_two_steps_is_as_if_at_once() {
+        let start = Instant::now();
+        for amount in [1, 2, 10, 11, 50] {
+            let (mut once, mut twice) = (TokenBucket::default(), TokenBucket::default());
+            once.take(amount, 10, start).unwrap();
+            twice.take(1, 10, start).unwrap();
+            twice.take_more(1, amount - 1, 10, start).unwrap();
+            assert_eq!(once, twice, "{amount}");
+        }
+        let mut used = TokenBucket::default();
+        used.take(6, 10, start).unwrap();
+        used.take(1, 10, start).unwrap();
+        assert_eq!(used.take_more(1, 4, 10, start), Err(SECOND / 10));
     }
 
     #[test]

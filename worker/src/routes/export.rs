@@ -281,7 +281,7 @@ impl Exporter {
         loop {
             if self.current.is_none() {
                 let Some(metric) = self.next_metric().await? else { return Ok(None) };
-                let selector = Selector { metric: metric.clone(), filters: self.wanted.filters.clone() };
+                let selector = Selector::new(metric.clone(), self.wanted.filters.clone());
                 let query = ExportQuery { selector, range: self.wanted.range, piece: PIECE };
                 let begun = self.store.export(&self.tenant, &query, &self.context);
                 self.current = Some((metric, timeout(PATIENCE, begun).await.map_err(late)??));

@@ -1,7 +1,9 @@
-//! `POST /api/v1/query` and `/explain`.
+//! `POST /api/v1/query` and `/explain`; many questions at once are in `batch`.
 
 mod answer;
+pub mod batch;
 pub mod body;
+mod rows;
 
 use std::time::{Duration, Instant};
 
@@ -14,15 +16,17 @@ use luminate_storage::store::{MetricsStore, Plan, QueryContext, StoreError};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use self::answer::{Layout, Rows, Summary, response};
+use self::answer::{Found, Layout, Summary, response};
 use self::body::{QueryBody, QueryType, Question};
+use self::rows::Rows;
 use super::input;
 use super::openapi::QueryErrors;
-use crate::admission::Class;
+use crate::admission::{Admitted, Class};
 use crate::app::AppState;
-use crate::body::Received;
+use crate::body::{Received, Share};
 use crate::error::Error;
-use crate::tenant::CanRead;
+use crate::limits::QueryPermit;
+use crate::tenant::{Caller, CanRead};
 
 pub use self::answer::QueryAnswer;
 
@@ -55,24 +59,48 @@ pub async fn query(
 ) -> Result<Response, Error> {
     let question = question(&state, &headers, &body)?;
     let layout = if input::wants_ndjson(&headers) { Layout::Lines } else { Layout::Object };
+    let place = enter(&state, &caller.caller, &question.query).await?;
+    let found = work(&state, caller.tenant(), &question, place).await?;
+    Ok(response(found, layout))
+}
+
+/// What a question needs to be at work, until it is answered: two places, and room for its answer.
+struct Place {
+    _permit: QueryPermit,
+    _admitted: Admitted,
+    held: Share,
+}
+
+/// Lets a question in: as its tenant and the worker may have so many at work.
+///
+/// # Errors
+/// `TooManyQueries`, `Shed`; what the store says when it is asked for a plan.
+async fn enter(state: &AppState, caller: &Caller, query: &Query) -> Result<Place, Error> {
     let store = state.store()?;
-    let _permit = state.limits.query(&caller.caller)?;
-    let _admitted = state.gate.query(store.as_ref(), caller.tenant(), &question.query).await?;
+    let permit = state.limits.query(caller)?;
+    let admitted = state.gate.query(store.as_ref(), &caller.tenant, query).await?;
     // Room for the answer, before it is there.
-    let mut held = state.bodies.share(Some(caller.tenant()));
-    let expected = (most_rows(&question.query).min(EXPECTED_ROWS) * EXPECTED_ROW) as u64;
+    let mut held = state.bodies.share(Some(&caller.tenant));
+    let expected = (most_rows(query).min(EXPECTED_ROWS) * EXPECTED_ROW) as u64;
     held.grow_within(expected, Class::LightQuery.share()).map_err(|_| state.gate.shed(Class::LightQuery))?;
-    let context = context(&state, caller.tenant(), &question)?;
+    Ok(Place { _permit: permit, _admitted: admitted, held })
+}
+
+/// Answers a question that was let in, and gives its places back.
+async fn work(state: &AppState, tenant: &Tenant, question: &Question, place: Place) -> Result<Found, Error> {
+    let store = state.store()?;
+    let context = context(state, tenant, question)?;
     // Dropped with this future when the client hangs up: the store's scan sees it and stops.
     let _cancel_on_drop = context.cancel.clone().drop_guard();
     let start = Instant::now();
-    let (rows, stats) = run(store.as_ref(), caller.tenant(), &question.query, &context).await?;
-    state.gate.weighed(caller.tenant(), &question.query, stats.points_scanned);
+    let (rows, stats) = run(store.as_ref(), tenant, &question.query, &context).await?;
+    state.gate.weighed(tenant, &question.query, stats.points_scanned);
     let summary = Summary::new(&stats, start.elapsed().as_secs_f64());
+    let Place { mut held, .. } = place;
     let bytes = rows.bytes();
     held.shrink_to(bytes);
     held.grow_within(bytes, Class::LightQuery.share())?;
-    Ok(response(rows, summary, layout, held))
+    Ok(Found::new(rows, summary, held))
 }
 
 fn question(state: &AppState, headers: &HeaderMap, body: &Received) -> Result<Question, Error> {
@@ -204,6 +232,10 @@ mod tests {
                 ]),
             ),
             (
+                aggregate(json!({"filtersIn": {"host": ["b", "nobody"]}})),
+                json!([{"groupKey": {}, "value": 7.0, "count": 1}]),
+            ),
+            (
                 aggregate(json!({"groupBy": ["region"]})),
                 json!([
                     {"groupKey": {}, "value": 7.0, "count": 1},
@@ -272,6 +304,18 @@ mod tests {
             (
                 json!({"filters": ["host"]}),
                 "400 INVALID_QUERY filters: invalid type: sequence, expected an object of keys and the strings that they must equal: only equality is supported",
+            ),
+            (
+                json!({"filtersIn": {"host": "a"}}),
+                "400 INVALID_QUERY filtersIn.host: invalid type: string \"a\", expected a sequence",
+            ),
+            (
+                json!({"filtersIn": {"host": ["a", 7]}}),
+                "400 INVALID_QUERY filtersIn.host[1]: invalid type: integer `7`, expected a string",
+            ),
+            (
+                json!({"filtersIn": ["host"]}),
+                "400 INVALID_QUERY filtersIn: invalid type: sequence, expected an object of keys and lists of strings, one of which they must equal",
             ),
             (
                 json!({"timeRange": {"start": 1.5, "end": NOW}}),

@@ -147,7 +147,7 @@ pub struct Fails {
     writes: Mutex<Vec<Result<()>>>,
     queries: Option<ErrorKind>,
     described: Mutex<Vec<usize>>,
-    last_query: Mutex<Option<QueryContext>>,
+    asked: Mutex<Vec<QueryContext>>,
 }
 
 impl Fails {
@@ -157,7 +157,7 @@ impl Fails {
             writes: Mutex::new(writes),
             queries,
             described: Mutex::default(),
-            last_query: Mutex::default(),
+            asked: Mutex::default(),
         }
     }
 
@@ -199,11 +199,16 @@ impl Fails {
 
     /// The context of the query that came last.
     pub fn last_query(&self) -> QueryContext {
-        self.last_query.lock().clone().unwrap()
+        self.asked().pop().unwrap()
+    }
+
+    /// The contexts of all queries.
+    pub fn asked(&self) -> Vec<QueryContext> {
+        self.asked.lock().clone()
     }
 
     async fn answer<Row>(&self, context: &QueryContext) -> Result<Found<Row>> {
-        *self.last_query.lock() = Some(context.clone());
+        self.asked.lock().push(context.clone());
         match &self.queries {
             Some(kind) => Err(StoreError::new(kind.clone(), "as told")),
             None => std::future::pending().await,

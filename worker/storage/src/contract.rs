@@ -159,6 +159,8 @@ macro_rules! each_contract_case {
                 a_limit_keeps_the_first_rows,
                 a_limit_that_cuts_nothing_is_not_truncation,
                 all_filters_must_hold,
+                one_of_a_list_must_hold,
+                lists_hold_for_every_kind_of_question,
                 what_does_not_exist_is_empty,
                 series_matched_have_a_sample_in_range,
             }

@@ -443,7 +443,7 @@ mod tests {
     }
 
     fn question() -> RangeQuery {
-        let selector = Selector { metric: MetricName::new("m").unwrap(), filters: Vec::new() };
+        let selector = Selector::new(MetricName::new("m").unwrap(), Vec::new());
         RangeQuery { selector, range: TimeRange::new(0, T0).unwrap(), limit: 10 }
     }
 

@@ -233,6 +233,42 @@ pub fn answer<Row>(
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+struct Batch<'a> {
+    #[serde(borrow)]
+    answers: Vec<&'a RawValue>,
+}
+
+/// The answers to a batch, each as the response that it would have been alone.
+///
+/// # Errors
+/// The batch was refused, or its answers aren't as the API describes them.
+pub fn parts(response: &Response) -> Result<Vec<Response>> {
+    if response.status != 200 {
+        return Err(failure(response));
+    }
+    let batch: serde_json::Result<Batch<'_>> = serde_json::from_slice(&response.body);
+    let batch = batch.map_err(|error| odd(&error.to_string(), response))?;
+    Ok(batch.answers.into_iter().map(|answer| part(answer.get())).collect())
+}
+
+fn part(text: &str) -> Response {
+    let mut headers = vec![("content-type".to_owned(), "application/json".to_owned())];
+    let error = serde_json::from_str::<Value>(text).map(|mut part| part["error"].take()).unwrap_or_default();
+    let retry_after = error["details"]["retryAfterSeconds"].as_u64();
+    headers.extend(retry_after.map(|seconds| ("retry-after".to_owned(), seconds.to_string())));
+    let status = match error["code"].as_str() {
+        None => 200,
+        Some("QUERY_TIMEOUT") => 504,
+        Some("QUERY_CANCELLED") => 409,
+        Some("QUERY_TOO_LARGE") => 422,
+        Some("OVERLOADED" | "UNAVAILABLE") => 503,
+        Some(_) => 500,
+    };
+    Response { status, headers, body: text.as_bytes().to_vec() }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct ExportLine<'a> {
     metric: BTreeMap<String, String>,
     #[serde(borrow)]

@@ -113,11 +113,21 @@ impl<'a> Speller<'a> {
     }
 
     fn filters(&mut self, selector: &Selector, fields: &mut Vec<(&str, String)>) {
-        if selector.filters.is_empty() && self.random.bool() {
-            return;
+        if !selector.filters.is_empty() || self.random.bool() {
+            let pairs =
+                selector.filters.iter().map(|(key, value)| (key.as_str(), self.text(value))).collect();
+            fields.push(("filters", self.object(pairs)));
         }
-        let pairs = selector.filters.iter().map(|(key, value)| (key.as_str(), self.text(value))).collect();
-        fields.push(("filters", self.object(pairs)));
+        if !selector.filters_in.is_empty() || self.random.u8(..8) == 0 {
+            let lists = selector.filters_in.iter().map(|(key, values)| (key.as_str(), self.list(values)));
+            let lists = lists.collect();
+            fields.push(("filtersIn", self.object(lists)));
+        }
+    }
+
+    fn list(&mut self, values: &[String]) -> String {
+        let texts = values.iter().map(|value| self.text(value)).collect();
+        self.array(texts)
     }
 
     fn group_by(&mut self, keys: &[DimensionKey], fields: &mut Vec<(&str, String)>) {

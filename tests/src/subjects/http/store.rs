@@ -205,18 +205,38 @@ impl HttpStore {
     ) -> Result<Answer<Row>> {
         let left = context.deadline.saturating_duration_since(tokio::time::Instant::now()).as_millis();
         let timeout = u64::try_from(left).unwrap_or(u64::MAX).max(1);
-        let mut ask = Ask::json("POST", "/api/v1/query", self.spell(|speller| speller.query(query, timeout)));
-        if self.draw(Rng::bool) {
-            ask.headers.push(("accept", NDJSON));
-        }
+        let response = match self.draw(|random| random.usize(..8)) {
+            0 => self.asked_in_a_batch(tenant, query, timeout)?,
+            way => {
+                let body = self.spell(|speller| speller.query(query, timeout));
+                let mut ask = Ask::json("POST", "/api/v1/query", body);
+                if way % 2 == 0 {
+                    ask.headers.push(("accept", NDJSON));
+                }
+                self.send(tenant, ask)?
+            }
+        };
         let kind = match query {
             Query::Range(_) => "range",
             Query::Aggregate(_) => "aggregate",
             Query::Rate(_) => "rate",
         };
-        let answer = answers::answer(&self.send(tenant, ask)?, kind, read)?;
+        let answer = answers::answer(&response, kind, read)?;
         context.scanned.fetch_add(answer.stats.points_scanned, Ordering::Relaxed);
         Ok(answer)
+    }
+
+    /// The same question a few times in one batch, and one of the answers.
+    fn asked_in_a_batch(&self, tenant: &Tenant, query: &Query, timeout: u64) -> Result<Response> {
+        let times = self.draw(|random| random.usize(1..=3));
+        let queries: Vec<String> =
+            (0..times).map(|_| self.spell(|speller| speller.query(query, timeout))).collect();
+        let body = format!("{{\"queries\":[{}]}}", queries.join(","));
+        let mut parts = answers::parts(&self.send(tenant, Ask::json("POST", "/api/v1/query/batch", body))?)?;
+        if parts.len() != times {
+            return Err(StoreError::internal(format!("{} answers to {times} questions", parts.len())));
+        }
+        Ok(parts.swap_remove(self.draw(|random| random.usize(..times))))
     }
 
     fn get(&self, tenant: &Tenant, path: String) -> Result<Response> {

@@ -1,30 +1,28 @@
-//! The answer to a query: rows written out as they are, in pieces, without a tree.
+//! The answer to a query, or to many: written out in pieces, without a tree.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
 
 use axum::body::{Body, Bytes};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use luminate_storage::model::{
-    AggregateRow, Answer, DimensionKey, Dimensions, GroupKey, QueryStats, RangeRow, RateRow,
-};
-use serde::{Serialize, Serializer};
+use luminate_storage::model::QueryStats;
+use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::super::input::NDJSON;
 use super::body::QueryType;
+use super::rows::{ResultRow, Rows, Writer};
 use crate::body::Share;
+use crate::error::ErrorBody;
 
 /// Rows of a piece.
 const PIECE: usize = 512;
-/// Bytes of a row besides its texts.
-const ROW: usize = 64;
-/// Bytes of a reference to a text, and of what is kept with the text.
-const TEXT: usize = 48;
+/// Bytes of a piece that is made of several short answers.
+const PIECE_BYTES: usize = PIECE * 128;
 
 /// The answer to a query.
-#[derive(Debug, ToSchema)]
-#[schema(rename_all = "camelCase")]
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct QueryAnswer {
     /// What was asked.
     pub query_type: QueryType,
@@ -38,80 +36,6 @@ pub struct QueryAnswer {
     pub series_matched: u64,
     /// Whether `limit` left a row out.
     pub truncated: bool,
-}
-
-/// A row of an answer. A number that overflowed is `null`.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(untagged)]
-pub enum ResultRow {
-    /// Of a range query.
-    Sample(RangeResult),
-    /// Of an aggregate query.
-    Aggregate(AggregateResult),
-    /// Of a rate query.
-    Rate(RateResult),
-}
-
-/// A raw sample.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct RangeResult {
-    /// Unix milliseconds.
-    timestamp: i64,
-    /// The value.
-    value: f64,
-    /// The series' dimensions.
-    #[schema(value_type = BTreeMap<String, String>)]
-    #[serde(serialize_with = "dimensions")]
-    dimensions: Dimensions,
-}
-
-/// One number of a group, and of a bucket when the query named an interval.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct AggregateResult {
-    /// The values of the grouped keys; a key that the group's series lack is left out.
-    #[schema(value_type = BTreeMap<String, String>, example = json!({"customer_id": "acme"}))]
-    group_key: Group,
-    /// Start of the bucket in Unix milliseconds; absent without an interval.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    timestamp: Option<i64>,
-    /// `null` where it overflowed.
-    #[schema(value_type = Option<f64>, required)]
-    value: f64,
-    /// Samples in it.
-    count: u64,
-}
-
-/// The increase per second of a group in a bucket.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct RateResult {
-    /// The values of the grouped keys; a key that the group's series lack is left out.
-    #[schema(value_type = BTreeMap<String, String>, example = json!({"customer_id": "acme"}))]
-    group_key: Group,
-    /// Start of the bucket in Unix milliseconds.
-    timestamp: i64,
-    /// `null` where it overflowed.
-    #[schema(value_type = Option<f64>, required)]
-    rate: f64,
-}
-
-fn dimensions<S: Serializer>(dimensions: &Dimensions, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_map(dimensions.iter().map(|(key, value)| (key.as_str(), value.as_ref())))
-}
-
-/// The grouped keys of a query with a row's values.
-#[derive(Debug)]
-struct Group {
-    keys: Arc<[DimensionKey]>,
-    values: GroupKey,
-}
-
-impl Serialize for Group {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let pairs = self.keys.iter().zip(self.values.iter());
-        serializer.collect_map(pairs.filter_map(|(key, value)| Some((key.as_str(), value.as_deref()?))))
-    }
 }
 
 /// What a query cost and left out: the end of its answer.
@@ -142,76 +66,20 @@ impl Summary {
     }
 }
 
-/// The rows of any answer.
+/// An answer, before it is written out.
 #[derive(Debug)]
-pub enum Rows {
-    /// Raw samples.
-    Range(Vec<RangeRow>),
-    /// Aggregates, and the keys that name their groups.
-    Aggregate(Vec<AggregateRow>, Arc<[DimensionKey]>),
-    /// Rates, and the keys that name their groups.
-    Rate(Vec<RateRow>, Arc<[DimensionKey]>),
+pub struct Found {
+    rows: Rows,
+    summary: Summary,
+    /// Memory of the rows, held until the last is sent.
+    _held: Share,
 }
 
-impl Rows {
-    /// Takes an answer apart.
-    pub fn of<Row>(answer: Answer<Row>, rows: impl FnOnce(Vec<Row>) -> Self) -> (Self, QueryStats) {
-        (rows(answer.rows), answer.stats)
-    }
-
-    fn len(&self) -> usize {
-        match self {
-            Self::Range(rows) => rows.len(),
-            Self::Aggregate(rows, _) => rows.len(),
-            Self::Rate(rows, _) => rows.len(),
-        }
-    }
-
-    /// About how many bytes of memory they take.
-    pub fn bytes(&self) -> u64 {
-        let texts = |text: &str| text.len() + TEXT;
-        let groups = |group: &GroupKey| group.iter().flatten().map(|value| texts(value)).sum::<usize>();
-        let bytes: usize = match self {
-            Self::Range(rows) => {
-                rows.iter().flat_map(|row| row.dimensions.iter()).map(|(_, value)| texts(value)).sum()
-            }
-            Self::Aggregate(rows, _) => rows.iter().map(|row| groups(&row.group)).sum(),
-            Self::Rate(rows, _) => rows.iter().map(|row| groups(&row.group)).sum(),
-        };
-        (bytes + self.len() * ROW) as u64
-    }
-
-    fn query_type(&self) -> QueryType {
-        match self {
-            Self::Range(_) => QueryType::Range,
-            Self::Aggregate(..) => QueryType::Aggregate,
-            Self::Rate(..) => QueryType::Rate,
-        }
-    }
-
-    /// Appends row `at` to `out`.
-    fn write(&self, at: usize, out: &mut Vec<u8>) -> serde_json::Result<()> {
-        let group = |keys: &Arc<[DimensionKey]>, values: &GroupKey| Group {
-            keys: keys.clone(),
-            values: values.clone(),
-        };
-        match self {
-            Self::Range(rows) => {
-                let RangeRow { timestamp, value, dimensions } = rows[at].clone();
-                serde_json::to_writer(out, &RangeResult { timestamp, value, dimensions })
-            }
-            Self::Aggregate(rows, keys) => {
-                let AggregateRow { group: values, timestamp, value, count } = &rows[at];
-                let (timestamp, value, count) = (*timestamp, *value, *count);
-                let group_key = group(keys, values);
-                serde_json::to_writer(out, &AggregateResult { group_key, timestamp, value, count })
-            }
-            Self::Rate(rows, keys) => {
-                let RateRow { group: values, timestamp, rate } = &rows[at];
-                let (timestamp, rate) = (*timestamp, *rate);
-                serde_json::to_writer(out, &RateResult { group_key: group(keys, values), timestamp, rate })
-            }
-        }
+impl Found {
+    /// Rows, what they cost, and what holds their memory.
+    #[must_use]
+    pub fn new(rows: Rows, summary: Summary, held: Share) -> Self {
+        Self { rows, summary, _held: held }
     }
 }
 
@@ -226,39 +94,42 @@ pub enum Layout {
 
 /// An answer that is written out piece by piece.
 struct Pieces {
-    rows: Rows,
-    summary: Summary,
+    found: Found,
     layout: Layout,
     next: usize,
     done: bool,
-    /// Memory of the rows, held until the last is sent.
-    _held: Share,
+    writer: Writer,
 }
 
 impl Pieces {
-    fn piece(&mut self) -> serde_json::Result<Bytes> {
-        let mut out = Vec::with_capacity(PIECE * 128);
+    fn new(found: Found, layout: Layout) -> Self {
+        Self { found, layout, next: 0, done: false, writer: Writer::default() }
+    }
+
+    /// Appends the next piece to `out`.
+    fn piece(&mut self, out: &mut Vec<u8>) -> serde_json::Result<()> {
+        let rows = &self.found.rows;
         if self.next == 0 && self.layout == Layout::Object {
             out.extend_from_slice(b"{\"queryType\":");
-            serde_json::to_writer(&mut out, &self.rows.query_type())?;
+            serde_json::to_writer(&mut *out, &rows.query_type())?;
             out.extend_from_slice(b",\"results\":[");
         }
-        let until = self.rows.len().min(self.next + PIECE);
+        let until = rows.len().min(self.next + PIECE);
         for at in self.next..until {
             if at > 0 && self.layout == Layout::Object {
                 out.push(b',');
             }
-            self.rows.write(at, &mut out)?;
+            self.writer.row(rows, at, out)?;
             if self.layout == Layout::Lines {
                 out.push(b'\n');
             }
         }
         self.next = until;
-        if until == self.rows.len() {
+        if until == rows.len() {
             self.done = true;
-            self.end(&mut out)?;
+            self.end(out)?;
         }
-        Ok(out.into())
+        Ok(())
     }
 
     fn end(&self, out: &mut Vec<u8>) -> serde_json::Result<()> {
@@ -266,12 +137,12 @@ impl Pieces {
             Layout::Object => {
                 // The summary's fields stand beside the rows: its opening brace is dropped.
                 out.extend_from_slice(b"],");
-                let summary = serde_json::to_vec(&self.summary)?;
+                let summary = serde_json::to_vec(&self.found.summary)?;
                 out.extend_from_slice(summary.strip_prefix(b"{").unwrap_or(&summary));
             }
             Layout::Lines => {
                 out.extend_from_slice(b"{\"summary\":");
-                serde_json::to_writer(&mut *out, &self.summary)?;
+                serde_json::to_writer(&mut *out, &self.found.summary)?;
                 out.extend_from_slice(b"}\n");
             }
         }
@@ -283,26 +154,97 @@ impl Iterator for Pieces {
     type Item = serde_json::Result<Bytes>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        (!self.done).then(|| self.piece())
+        if self.done {
+            return None;
+        }
+        let mut out = Vec::with_capacity(PIECE_BYTES);
+        Some(self.piece(&mut out).map(|()| out.into()))
     }
 }
 
-/// The response with `rows`; long ones are written out as the client reads them, and `held` until then.
-pub fn response(rows: Rows, summary: Summary, layout: Layout, held: Share) -> Response {
-    let short = rows.len() <= PIECE;
-    let mut pieces = Pieces { rows, summary, layout, next: 0, done: false, _held: held };
+/// The response with an answer; a long one is written out as the client reads it.
+pub fn response(found: Found, layout: Layout) -> Response {
+    let kind = if layout == Layout::Lines { NDJSON } else { "application/json" };
+    in_pieces(Pieces::new(found, layout), |pieces| pieces.done, kind)
+}
+
+/// The response of `pieces`: whole where they are done after the first.
+fn in_pieces<P>(mut pieces: P, done: fn(&P) -> bool, kind: &'static str) -> Response
+where
+    P: Iterator<Item = serde_json::Result<Bytes>> + Send + 'static,
+{
     let body = match pieces.next() {
-        Some(Ok(piece)) if short => Body::from(piece),
+        Some(Ok(piece)) if done(&pieces) => Body::from(piece),
         Some(first) => Body::from_stream(futures_util::stream::iter(std::iter::once(first).chain(pieces))),
         None => Body::empty(),
     };
-    let kind = if layout == Layout::Lines { NDJSON } else { "application/json" };
     ([(CONTENT_TYPE, kind)], body).into_response()
+}
+
+/// Answers to many questions, in their order.
+struct Parts {
+    /// Those that are not written yet; the first may be in part.
+    rest: VecDeque<Result<Box<Pieces>, ErrorBody>>,
+    begun: bool,
+    done: bool,
+}
+
+impl Parts {
+    fn piece(&mut self, out: &mut Vec<u8>) -> serde_json::Result<()> {
+        if !std::mem::replace(&mut self.begun, true) {
+            out.extend_from_slice(b"{\"answers\":[");
+        }
+        while out.len() < PIECE_BYTES {
+            match self.rest.front_mut() {
+                Some(Ok(pieces)) => {
+                    pieces.piece(out)?;
+                    if !pieces.done {
+                        continue;
+                    }
+                }
+                Some(Err(error)) => serde_json::to_writer(&mut *out, error)?,
+                None => {
+                    out.extend_from_slice(b"]}");
+                    self.done = true;
+                    break;
+                }
+            }
+            // What it held is free again.
+            self.rest.pop_front();
+            if !self.rest.is_empty() {
+                out.push(b',');
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Iterator for Parts {
+    type Item = serde_json::Result<Bytes>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.done {
+            return None;
+        }
+        let mut out = Vec::with_capacity(PIECE_BYTES);
+        Some(self.piece(&mut out).map(|()| out.into()))
+    }
+}
+
+/// The response with the answers to a batch, each of which may be an error instead.
+pub fn response_of_many(answers: Vec<Result<Found, ErrorBody>>) -> Response {
+    let pieces = |found| Box::new(Pieces::new(found, Layout::Object));
+    let rest = answers.into_iter().map(|answer| answer.map(pieces)).collect();
+    in_pieces(Parts { rest, begun: false, done: false }, |parts| parts.done, "application/json")
 }
 
 #[cfg(test)]
 mod tests {
-    use luminate_storage::model::DimensionLimits;
+    use std::sync::Arc;
+
+    use luminate_storage::model::{
+        AggregateRow, DimensionKey, DimensionLimits, Dimensions, GroupKey, RangeRow, RateRow,
+    };
     use serde_json::{Value, json};
 
     use super::*;
@@ -313,10 +255,14 @@ mod tests {
         Rows::Range((0..count).map(row).collect())
     }
 
+    fn found(rows: Rows, stats: QueryStats) -> Found {
+        let held = crate::body::BodyBudget::new(0, 0).share(None);
+        Found::new(rows, Summary::new(&stats, 0.001_234_567), held)
+    }
+
     async fn text(rows: Rows, layout: Layout) -> String {
         let stats = QueryStats { points_scanned: 7, series_matched: 1, truncated: true };
-        let held = crate::body::BodyBudget::new(0, 0).share(None);
-        let body = response(rows, Summary::new(&stats, 0.001_234_567), layout, held).into_body();
+        let body = response(found(rows, stats), layout).into_body();
         String::from_utf8(axum::body::to_bytes(body, usize::MAX).await.unwrap().to_vec()).unwrap()
     }
 
@@ -356,6 +302,28 @@ mod tests {
                 lines[count],
                 json!({"summary": {"executionTimeMs": 1.235, "pointsScanned": 7, "seriesMatched": 1, "truncated": true}})
             );
+        }
+    }
+
+    #[tokio::test]
+    async fn many_answers_are_each_as_if_alone_and_in_order() {
+        let error = || crate::error::Error::NotFound.body(None);
+        let counts = [1, 0, 3 * PIECE, 7, PIECE];
+        for refused in 0..=counts.len() {
+            let (mut answers, mut expected) = (Vec::new(), Vec::new());
+            for (at, count) in counts.into_iter().enumerate() {
+                if at == refused {
+                    answers.push(Err(error()));
+                    expected.push(serde_json::to_string(&error()).unwrap());
+                }
+                let stats = QueryStats { points_scanned: 7, series_matched: 1, truncated: true };
+                answers.push(Ok(found(rows(count as i64), stats)));
+                expected.push(text(rows(count as i64), Layout::Object).await);
+            }
+            let body = response_of_many(answers).into_body();
+            let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+            let expected = format!("{{\"answers\":[{}]}}", expected.join(","));
+            assert!(bytes == expected.as_bytes(), "{refused}");
         }
     }
 }

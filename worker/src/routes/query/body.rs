@@ -1,5 +1,6 @@
 //! The body of a query: read strictly, then checked once into a question that can't be wrong.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::time::Duration;
 
@@ -17,6 +18,10 @@ use crate::error::{Error, Fault};
 
 /// Rows of an answer when the query doesn't say.
 const DEFAULT_LIMIT: u64 = 1_000;
+/// Values in all lists of a query together.
+const MAX_LISTED: usize = 1_000;
+/// Bytes of them: what ClickHouse takes as one parameter (128 KiB), were each byte escaped.
+const MAX_LISTED_BYTES: usize = 48 << 10;
 /// Longest duration of an interval or gap, in milliseconds: a century. Times stay far from overflowing.
 const MAX_SPAN: i64 = 36_525 * 86_400_000;
 
@@ -34,6 +39,10 @@ pub struct QueryBody {
     /// Dimensions that must all be equal.
     #[schema(value_type = Option<BTreeMap<String, String>>, example = json!({"region": "eu"}))]
     pub filters: Option<Filters>,
+    /// Dimensions that must each equal one of a list; all lists and all `filters` must hold. A key is in one of both only.
+    /// Up to 1,000 values and 48 KiB in all lists together; a value that is in a list twice counts once.
+    #[schema(value_type = Option<BTreeMap<String, Vec<String>>>, example = json!({"host": ["web-1", "web-2"]}))]
+    pub filters_in: Option<Lists>,
     /// How samples become one number; for aggregate queries only, which need it.
     pub aggregation: Option<AggregationName>,
     /// Keys whose values name a group, at most 10; not for range queries.
@@ -200,6 +209,34 @@ impl Visitor<'_> for EqualVisitor {
     }
 }
 
+/// Dimensions that must equal one of a list each, in the order in which they were sent.
+#[derive(Debug, Default)]
+pub struct Lists(Vec<(String, Vec<String>)>);
+
+impl<'de> Deserialize<'de> for Lists {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ListsVisitor)
+    }
+}
+
+struct ListsVisitor;
+
+impl<'de> Visitor<'de> for ListsVisitor {
+    type Value = Lists;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an object of keys and lists of strings, one of which they must equal")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Lists, A::Error> {
+        let mut lists = Vec::new();
+        while let Some(entry) = map.next_entry()? {
+            lists.push(entry);
+        }
+        Ok(Lists(lists))
+    }
+}
+
 /// A question that has been checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Question {
@@ -260,7 +297,37 @@ impl QueryBody {
             }
             filters.push((key, value.clone()));
         }
-        Ok(Selector { metric, filters })
+        let filters_in = self.lists(&filters)?;
+        Ok(Selector { metric, filters, filters_in })
+    }
+
+    fn lists(&self, filters: &[(DimensionKey, String)]) -> Result<Vec<(DimensionKey, Vec<String>)>, Error> {
+        let Some(Lists(sent)) = &self.filters_in else { return Ok(Vec::new()) };
+        let values = || sent.iter().flat_map(|(_, values)| values);
+        let (count, bytes) = (values().count(), values().map(String::len).sum::<usize>());
+        for (what, found, most) in [("values", count, MAX_LISTED), ("bytes", bytes, MAX_LISTED_BYTES)] {
+            if found > most {
+                let reason = format_args!("filtersIn has {found} {what}; at most {most} are allowed");
+                return Err(refuse("filtersIn", reason));
+            }
+        }
+        let mut lists: Vec<(DimensionKey, Vec<String>)> = Vec::with_capacity(sent.len());
+        for (key, values) in sent {
+            let field = format!("filtersIn.{key}");
+            let key = input::key(&field, key)?;
+            if filters.iter().any(|(other, _)| *other == key) {
+                return Err(refuse(&field, format_args!("{key} is in filters too")));
+            }
+            if lists.iter().any(|(other, _)| *other == key) {
+                return Err(refuse(&field, format_args!("{key} appears twice")));
+            }
+            if values.is_empty() {
+                return Err(refuse(&field, "the list is empty: nothing could equal one of it"));
+            }
+            let mut seen = HashSet::with_capacity(values.len());
+            lists.push((key, values.iter().filter(|value| seen.insert(*value)).cloned().collect()));
+        }
+        Ok(lists)
     }
 
     fn group_by(&self, limits: &QueryLimits) -> Result<Vec<DimensionKey>, Error> {
@@ -389,11 +456,31 @@ mod tests {
     }
 
     #[test]
+    fn a_list_has_each_of_its_values_once() {
+        let more = json!({"filters": {"zone": "z"}, "filtersIn": {"host": ["b", "a", "b"], "rack": [""]}});
+        let question = check(query(more)).unwrap();
+        let Selector { filters, filters_in, .. } = question.query.selector();
+        let texts = |values: &[&str]| values.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let key = |name: &str| DimensionKey::new(name).unwrap();
+        assert_eq!(*filters, [(key("zone"), "z".to_owned())]);
+        assert_eq!(*filters_in, [(key("host"), texts(&["b", "a"])), (key("rack"), texts(&[""]))]);
+        let none = check(query(json!({"filtersIn": {}}))).unwrap();
+        assert_eq!(none, check(query(json!({}))).unwrap());
+    }
+
+    #[test]
     fn what_is_out_of_bounds_names_its_field() {
+        let listed = |count: usize| (0..count).map(|n| format!("v{n}")).collect::<Vec<_>>();
+        assert!(check(query(json!({"filtersIn": {"a": listed(400), "b": listed(600)}}))).is_ok());
         let eleven: Vec<String> = (0..11).map(|n| format!("k{n}")).collect();
         for (more, code, field) in [
             (json!({"metricName": "bad-name"}), "INVALID_METRIC_NAME", "metricName"),
             (json!({"filters": {"bad-key": "x"}}), "INVALID_DIMENSION_KEY", "filters.bad-key"),
+            (json!({"filtersIn": {"bad-key": ["x"]}}), "INVALID_DIMENSION_KEY", "filtersIn.bad-key"),
+            (json!({"filtersIn": {"a": ["x"], "b": []}}), "INVALID_QUERY", "filtersIn.b"),
+            (json!({"filters": {"a": "x"}, "filtersIn": {"a": ["x"]}}), "INVALID_QUERY", "filtersIn.a"),
+            (json!({"filtersIn": {"a": listed(400), "b": listed(601)}}), "INVALID_QUERY", "filtersIn"),
+            (json!({"filtersIn": {"a": ["x".repeat(49_153)]}}), "INVALID_QUERY", "filtersIn"),
             (json!({"groupBy": ["a", "__b"]}), "INVALID_DIMENSION_KEY", "groupBy[1]"),
             (json!({"groupBy": ["a", "a"]}), "INVALID_QUERY", "groupBy[1]"),
             (json!({"groupBy": eleven}), "INVALID_QUERY", "groupBy"),

@@ -38,7 +38,7 @@ use serde::Deserialize;
 use super::client::{Database, Statement};
 use super::schema::Dialect;
 use super::series::days;
-use crate::model::{MetricName, Selector, Tenant, TimeRange};
+use crate::model::{DimensionKey, MetricName, Selector, Tenant, TimeRange};
 use crate::store::{Deleted, QueryContext, Result, Retention};
 
 pub use cells::{aggregate, rate};
@@ -47,10 +47,14 @@ pub use explain::explain;
 pub use export::Exporting;
 pub use range::range;
 pub use text::{Chosen, Text};
+use text::{key_of_list_parameter, list_parameter};
 
 /// So many series are bound by their fingerprints rather than looked up in the same statement: that is
 /// planned in a third of the time. Tests take both ways.
 const FEW: u64 = if cfg!(test) { 5 } else { 500 };
+/// Up to so many values in lists are looked for as `key=value` pairs, which have an index; more are looked up in a set by
+/// the key's value, since every pair of every series would be compared with every one of them. Tests take both ways.
+const LONG: usize = if cfg!(test) { 3 } else { 32 };
 /// The first and the last millisecond that the column of times can hold: 1900 to 2299, and less of it for safety.
 const TIMES: (i64, i64) = (-2_208_900_000_000, 10_400_000_000_000);
 
@@ -112,7 +116,8 @@ impl Reader<'_> {
         let floor = self.visible.floor(&selector.metric).max(TIMES.0);
         let start = range.start().max(floor);
         let from = range.start().saturating_sub(carried).max(floor);
-        let chosen = if selector.filters.is_empty() { Chosen::All } else { Chosen::Filtered };
+        let filtered = !selector.filters.is_empty() || !selector.filters_in.is_empty();
+        let chosen = if filtered { Chosen::Filtered } else { Chosen::All };
         Selected { selector, chosen, fps: Vec::new(), from, start, end: range.end().min(TIMES.1) }
     }
 
@@ -137,13 +142,18 @@ impl Reader<'_> {
 
     /// The text about what is selected, without groups or buckets.
     fn text(&self, selected: &Selected<'_>) -> Text {
-        Text { chosen: selected.chosen, always_final: self.dialect.cluster.is_some(), ..Text::default() }
+        Text {
+            chosen: selected.chosen,
+            equal: !selected.selector.filters.is_empty(),
+            lists: selected.selector.filters_in.len(),
+            long_lists: selected.lists_are_long(),
+            always_final: self.dialect.cluster.is_some(),
+            ..Text::default()
+        }
     }
 
     /// A statement of `text`, with what is selected bound.
     fn statement(&self, text: String, selected: &Selected<'_>) -> Statement {
-        let filters = &selected.selector.filters;
-        let pairs: Vec<String> = filters.iter().map(|(key, value)| format!("{key}={value}")).collect();
         let statement = self
             .database
             .statement(text)
@@ -161,9 +171,39 @@ impl Reader<'_> {
             .setting("enable_shared_storage_snapshot_in_query", 1);
         match selected.chosen {
             Chosen::All => statement,
-            Chosen::Filtered => statement.param("pairs", pairs),
+            Chosen::Filtered => selected.filtered(statement),
             Chosen::Few => statement.param("fps", selected.fps.clone()),
         }
+    }
+}
+
+impl Selected<'_> {
+    /// Whether there are too many values in lists to look for each pair in an index.
+    fn lists_are_long(&self) -> bool {
+        self.selector.filters_in.iter().map(|(_, values)| values.len()).sum::<usize>() > LONG
+    }
+
+    /// `statement` with the filters bound.
+    fn filtered(&self, mut statement: Statement) -> Statement {
+        let Selector { filters, filters_in, .. } = self.selector;
+        let pair = |key: &DimensionKey, value: &String| format!("{key}={value}");
+        if !filters.is_empty() {
+            let pairs: Vec<String> = filters.iter().map(|(key, value)| pair(key, value)).collect();
+            statement = statement.param("pairs", pairs);
+        }
+        let long = self.lists_are_long();
+        for (at, (key, values)) in filters_in.iter().enumerate() {
+            let listed: Vec<String> = match long {
+                // A key that a series lacks reads as no text, and no value is that.
+                true => values.iter().filter(|value| !value.is_empty()).cloned().collect(),
+                false => values.iter().map(|value| pair(key, value)).collect(),
+            };
+            statement = statement.param(list_parameter(at), listed);
+            if long {
+                statement = statement.param(key_of_list_parameter(at), key.as_str().to_owned());
+            }
+        }
+        statement
     }
 }
 
@@ -183,7 +223,7 @@ struct Counted {
 /// # Errors
 /// `Unavailable`, `Internal`.
 pub async fn count_before(reader: &Reader<'_>, metric: &MetricName, before: Option<i64>) -> Result<Deleted> {
-    let selector = Selector { metric: metric.clone(), filters: Vec::new() };
+    let selector = Selector::new(metric.clone(), Vec::new());
     let Some(range) = TimeRange::new(i64::MIN, before.unwrap_or(i64::MAX)) else {
         return Ok(Deleted { series: 0, samples: 0 });
     };

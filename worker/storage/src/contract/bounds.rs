@@ -87,7 +87,7 @@ pub async fn a_query_counts_what_it_scans(t: &mut Trial) {
 pub async fn a_closed_store_is_unavailable(t: &mut Trial) {
     some_samples(t).await;
     t.store().close().await.unwrap();
-    let selector = Selector { metric: metric("m"), filters: Vec::new() };
+    let selector = Selector::new(metric("m"), Vec::new());
     let range = RangeQuery { selector, range: TimeRange::new(T0, T0 + 1).unwrap(), limit: 1 };
     let errors = [
         t.store().write(&t.tenant, t.batch(SeriesLimits::NONE, &[("m", 0, 1.0)])).await.unwrap_err(),

@@ -47,7 +47,7 @@ pub async fn a_plan_names_the_series_that_match(t: &mut Trial) {
     let plan = async |filters: &[(&str, &str)]| {
         let filters = filters.iter().map(|(name, value)| (key(name), (*value).to_owned())).collect();
         let query = AggregateQuery {
-            selector: Selector { metric: metric("m"), filters },
+            selector: Selector::new(metric("m"), filters),
             range: TimeRange::new(T0, T0 + DAY).unwrap(),
             aggregation: Aggregation::Avg,
             max_gap: None,
@@ -61,6 +61,10 @@ pub async fn a_plan_names_the_series_that_match(t: &mut Trial) {
     assert_eq!(plan(&[("h", "b")]).await.series, 2);
     assert_eq!(plan(&[("h", "nobody")]).await.series, 0);
     assert!(!plan(&[]).await.steps.is_empty());
+    let mut query = t.ask("m{h=a|b|nobody}").every(1_000).rate_query();
+    assert_eq!(t.store().explain(&t.tenant, &Query::Rate(query.clone())).await.unwrap().series, 3);
+    query.selector.filters_in[0].1.truncate(1);
+    assert_eq!(t.store().explain(&t.tenant, &Query::Rate(query)).await.unwrap().series, 1);
 }
 
 pub async fn a_working_store_is_healthy(t: &mut Trial) {

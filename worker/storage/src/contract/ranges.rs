@@ -1,5 +1,7 @@
 //! Raw samples.
 
+use crate::model::Aggregation;
+
 use super::trial::{DAY, HOUR, Trial};
 
 pub async fn rows_come_by_time_then_series(t: &mut Trial) {
@@ -43,6 +45,49 @@ pub async fn all_filters_must_hold(t: &mut Trial) {
     assert_eq!(t.ask("m{a=1}").rows().await, ["0 4 a=1", "0 1 a=1,b=1", "0 2 a=1,b=2"]);
     assert_eq!(t.ask("m{b=1,a=1}").rows().await, ["0 1 a=1,b=1"]);
     assert_eq!(t.ask("m{a=2,b=2}").rows().await, [""; 0]);
+}
+
+pub async fn one_of_a_list_must_hold(t: &mut Trial) {
+    t.write(&[
+        ("m{a=1,b=1}", 0, 1.0),
+        ("m{a=1,b=2}", 0, 2.0),
+        ("m{a=2,b=1}", 0, 3.0),
+        ("m{a=3}", 0, 4.0),
+        ("m{b=1}", 0, 5.0),
+        ("m", 0, 6.0),
+    ])
+    .await;
+    assert_eq!(t.ask("m{a=1|3}").rows().await, ["0 1 a=1,b=1", "0 2 a=1,b=2", "0 4 a=3"]);
+    assert_eq!(t.ask("m{a=3|2,b=1}").rows().await, ["0 3 a=2,b=1"]);
+    assert_eq!(t.ask("m{a=1|2,b=2|3}").rows().await, ["0 2 a=1,b=2"]);
+    // What doesn't exist adds nothing, not even the series that lack the key.
+    assert_eq!(t.ask("m{a=2|9||2x}").rows().await, ["0 3 a=2,b=1"]);
+    assert_eq!(t.ask("m{a=7|8|9|x||}").rows().await, [""; 0]);
+    assert_eq!(t.ask("m{nothing=1|2,a=1}").rows().await, [""; 0]);
+}
+
+pub async fn lists_hold_for_every_kind_of_question(t: &mut Trial) {
+    let series: Vec<String> = (0..40).map(|host| format!("m{{host=h{host},zone=z{}}}", host % 2)).collect();
+    let rows = |time, value: fn(f64) -> f64| {
+        (0_u32..).zip(&series).map(move |(host, name)| (name.as_str(), time, value(f64::from(host))))
+    };
+    t.write(&rows(1_000, |_| 1.0).chain(rows(2_000, |host| host)).collect::<Vec<_>>()).await;
+    let all: Vec<String> = (0..40).map(|host| format!("h{host}")).collect();
+    for (selector, series, sum) in [
+        ("m{host=h3|h4}".to_owned(), 2, 2.0 + 7.0),
+        ("m{host=h3|h4|h5|h6|h7,zone=z0}".to_owned(), 2, 2.0 + 10.0),
+        (format!("m{{host={}}}", all.join("|")), 40, 40.0 + 780.0),
+    ] {
+        let aggregate = t.ask(&selector).aggregate_answer(Aggregation::Sum).await.unwrap();
+        assert_eq!((aggregate.rows[0].value, aggregate.stats.series_matched), (sum, series), "{selector}");
+        let groups =
+            t.ask(&selector).by("host").every(1_000).aggregate_answer(Aggregation::Max).await.unwrap();
+        assert_eq!(groups.rows.len() as u64, 2 * series, "{selector}");
+        let rate = t.ask(&selector).by("host").every(10_000).rate_answer().await.unwrap();
+        assert_eq!(rate.stats.series_matched, series, "{selector}");
+        let raw = t.ask(&selector).range_answer().await.unwrap();
+        assert_eq!(raw.rows.len() as u64, 2 * series, "{selector}");
+    }
 }
 
 pub async fn what_does_not_exist_is_empty(t: &mut Trial) {

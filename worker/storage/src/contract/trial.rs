@@ -163,14 +163,17 @@ impl Trial {
         self.store().lookup(&self.tenant).hasher().hash(text.as_bytes())
     }
 
-    /// A question about `selector`, over the whole day unless it says otherwise.
+    /// A question about `selector`, over the whole day unless it says otherwise; `m{a=1|2}` asks for one of two values.
     #[must_use]
     pub fn ask(&self, selector: &str) -> Ask<'_> {
         let (name, pairs) = parts(selector);
-        let filters = pairs.into_iter().map(|(name, value)| (key(name), value.to_owned())).collect();
+        let (listed, equal): (Vec<_>, Vec<_>) = pairs.into_iter().partition(|(_, value)| value.contains('|'));
+        let filters = equal.into_iter().map(|(name, value)| (key(name), value.to_owned())).collect();
+        let values = |listed: &str| listed.split('|').map(str::to_owned).collect();
+        let filters_in = listed.into_iter().map(|(name, listed)| (key(name), values(listed))).collect();
         Ask {
             trial: self,
-            selector: Selector { metric: metric(name), filters },
+            selector: Selector { metric: metric(name), filters, filters_in },
             range: 0..DAY,
             group_by: Vec::new(),
             interval: None,
@@ -365,14 +368,19 @@ impl Ask<'_> {
     /// # Errors
     /// What the store says.
     pub async fn rate_answer(&self) -> Result<Answer<RateRow>> {
-        let query = RateQuery {
+        self.trial.store().rate(&self.trial.tenant, &self.rate_query(), &self.context).await
+    }
+
+    /// What a rate is asked.
+    #[must_use]
+    pub fn rate_query(&self) -> RateQuery {
+        RateQuery {
             selector: self.selector.clone(),
             range: self.time_range(),
             group_by: self.group_by.clone(),
             interval: self.interval.expect("an interval"),
             limit: self.limit,
-        };
-        self.trial.store().rate(&self.trial.tenant, &query, &self.context).await
+        }
     }
 
     /// Raw samples as lines.

@@ -1,5 +1,7 @@
 //! What there is to ask.
 
+use std::collections::BTreeSet;
+
 use fastrand::Rng;
 
 use crate::contract::trial::{DAY, HOUR, SECOND};
@@ -9,7 +11,7 @@ use crate::model::{
 };
 use crate::store::{CardinalityCursor, CardinalityQuery, ListQuery};
 
-use super::world::World;
+use super::world::{Row, World};
 
 const INTERVALS: [i64; 10] =
     [SECOND, 1_777, 7 * SECOND, 10 * SECOND, 60 * SECOND, 300 * SECOND, HOUR, 3 * HOUR, DAY, 7 * DAY];
@@ -69,9 +71,10 @@ fn about(random: &mut Rng, world: &World, tenant: &Tenant, now: i64) -> (Selecto
     match random.choice(&recent) {
         Some(row) if random.u8(..6) > 0 => {
             let filters = filters(random, &row.dimensions);
-            (Selector { metric: row.metric.clone(), filters }, range(random, row.time))
+            let selector = listed(random, &recent, Selector::new(row.metric.clone(), filters));
+            (selector, range(random, row.time))
         }
-        _ => (Selector { metric: name(random, world), filters: Vec::new() }, range(random, now)),
+        _ => (Selector::new(name(random, world), Vec::new()), range(random, now)),
     }
 }
 
@@ -87,6 +90,31 @@ fn filters(random: &mut Rng, dimensions: &Dimensions) -> Vec<(DimensionKey, Stri
         filters.push((key("region"), "nowhere".to_owned()));
     }
     filters
+}
+
+/// `selector` with some of its filters widened to lists, and seldom with a list more: of values that other series have, that
+/// none has, and of none at all.
+fn listed(random: &mut Rng, recent: &[&Row], mut selector: Selector) -> Selector {
+    let more = key(random.choice(&["host", "region", "_z", "unknown"]).expect("four"));
+    let is_new = selector.filters.iter().all(|(key, _)| *key != more);
+    let (widened, equal): (Vec<_>, Vec<_>) = selector.filters.into_iter().partition(|_| random.bool());
+    selector.filters = equal;
+    selector.filters_in = widened.into_iter().map(|(key, value)| (key, vec![value])).collect();
+    if is_new && random.u8(..8) == 0 {
+        selector.filters_in.push((more, Vec::new()));
+    }
+    for (key, values) in &mut selector.filters_in {
+        let most = *random.choice(&[1, 3, 40]).expect("three");
+        let others = recent.iter().filter_map(|row| row.dimensions.get(key.as_str())).take(most);
+        values.extend(others.map(|value| value.to_string()));
+        if values.is_empty() || random.u8(..5) == 0 {
+            values.push(random.choice(&["nowhere", ""]).expect("two").to_string());
+        }
+        random.shuffle(values);
+        let mut seen = BTreeSet::new();
+        values.retain(|value| seen.insert(value.clone()));
+    }
+    selector
 }
 
 /// A metric that may not exist.

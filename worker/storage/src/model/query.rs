@@ -1,5 +1,6 @@
 //! Questions and answers.
 
+use std::fmt;
 use std::sync::Arc;
 
 use super::name::{DimensionKey, MetricName};
@@ -44,22 +45,51 @@ impl TimeRange {
     }
 }
 
-/// Which series a query reads: one metric, and dimensions that must all equal.
+/// Which series a query reads: one metric, and what its dimensions must be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Selector {
     /// The metric.
     pub metric: MetricName,
     /// `key = value`, all of which must hold; keys distinct.
     pub filters: Vec<(DimensionKey, String)>,
+    /// `key = one of the values`, all of which must hold; keys distinct, from those of `filters` too, and values.
+    pub filters_in: Vec<(DimensionKey, Vec<String>)>,
 }
 
+/// Values of a list that are shown one by one; of a longer list only their number is.
+const SHOWN: usize = 8;
+
 impl Selector {
+    /// The series of `metric` for which all of `filters` hold.
+    #[must_use]
+    pub fn new(metric: MetricName, filters: Vec<(DimensionKey, String)>) -> Self {
+        Self { metric, filters, filters_in: Vec::new() }
+    }
+
     /// Whether a series with `dimensions` is meant.
     #[must_use]
     pub fn matches(&self, dimensions: &Dimensions) -> bool {
-        self.filters.iter().all(|(key, value)| {
-            dimensions.get(key.as_str()).is_some_and(|own| own.as_ref() == value.as_str())
-        })
+        let own = |key: &DimensionKey| dimensions.get(key.as_str()).map(AsRef::as_ref);
+        self.filters.iter().all(|(key, value)| own(key) == Some(value.as_str()))
+            && self.filters_in.iter().all(|(key, values)| {
+                own(key).is_some_and(|own| values.iter().any(|value| value.as_str() == own))
+            })
+    }
+}
+
+impl fmt::Display for Selector {
+    /// In words, for a plan: `m where host = "a" and region in ["eu", "us"]`.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let equal = self.filters.iter().map(|(key, value)| format!("{key} = {value:?}"));
+        let listed = self.filters_in.iter().map(|(key, values)| match values.len() {
+            ..=SHOWN => format!("{key} in {values:?}"),
+            count => format!("{key} in {count} values"),
+        });
+        let filters: Vec<String> = equal.chain(listed).collect();
+        match filters.is_empty() {
+            true => write!(formatter, "{}", self.metric),
+            false => write!(formatter, "{} where {}", self.metric, filters.join(" and ")),
+        }
     }
 }
 
@@ -297,6 +327,18 @@ pub struct Answer<Row> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_selector_is_told_in_words() {
+        let key = |name: &str| DimensionKey::new(name).unwrap();
+        let mut selector = Selector::new(MetricName::new("m").unwrap(), Vec::new());
+        assert_eq!(selector.to_string(), "m");
+        selector.filters.push((key("host"), "a".to_owned()));
+        selector.filters_in.push((key("region"), vec!["eu".to_owned(), "us".to_owned()]));
+        assert_eq!(selector.to_string(), r#"m where host = "a" and region in ["eu", "us"]"#);
+        selector.filters_in[0].1 = vec!["eu".to_owned(); 9];
+        assert_eq!(selector.to_string(), r#"m where host = "a" and region in 9 values"#);
+    }
 
     #[test]
     fn a_rate_without_an_interval_gets_the_smallest_step_with_300_buckets() {

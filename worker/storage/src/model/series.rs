@@ -125,6 +125,12 @@ impl Dimensions {
         Some(&self.0[at].1)
     }
 
+    /// A number that clones of one another share and nothing else that lives meanwhile has.
+    #[must_use]
+    pub fn identity(&self) -> usize {
+        self.0.as_ptr().addr()
+    }
+
     /// The pairs, sorted by key.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&DimensionKey, &Arc<str>)> {
         self.0.iter().map(|(key, value)| (key, value))

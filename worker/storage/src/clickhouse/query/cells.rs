@@ -109,8 +109,8 @@ impl Cells<'_> {
         let Some(selected) = reader.looked_up(self.selected.clone(), context).await? else {
             return Ok(Answer { rows: Vec::new(), stats: QueryStats::default() });
         };
-        let Text { chosen, always_final, .. } = reader.text(&selected);
-        let text = Text { chosen, always_final, ..self.text };
+        let Text { keys, bucketed, aggregation, .. } = self.text;
+        let text = Text { keys, bucketed, aggregation, ..reader.text(&selected) };
         let mut cells = self.rows(reader, &selected, text, context).await?;
         let most = |of: fn(&CellRow) -> u64| cells.iter().map(of).max().unwrap_or(0);
         let (series_matched, points_scanned) = (most(|row| row.series), most(|row| row.scanned));

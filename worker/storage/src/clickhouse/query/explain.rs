@@ -26,7 +26,7 @@ pub async fn explain(reader: &Reader<'_>, query: &Query) -> Result<Plan> {
     let mut steps = vec![
         format!(
             "look up {} in the table of series, of {}: {series} series",
-            what(query),
+            query.selector(),
             plural(days, "UTC day")
         ),
         format!(
@@ -47,16 +47,6 @@ pub async fn explain(reader: &Reader<'_>, query: &Query) -> Result<Plan> {
 /// Bytes of so many samples, at so many each.
 pub fn estimate(samples: u64, bytes: f64) -> u64 {
     (samples as f64 * bytes) as u64
-}
-
-fn what(query: &Query) -> String {
-    let selector = query.selector();
-    let filters: Vec<String> =
-        selector.filters.iter().map(|(key, value)| format!("{key} = {value:?}")).collect();
-    match filters.is_empty() {
-        true => selector.metric.to_string(),
-        false => format!("{} where {}", selector.metric, filters.join(" and ")),
-    }
 }
 
 fn plural(count: i64, what: &str) -> String {

@@ -34,7 +34,7 @@ fn row(host: &str, time: i64, value: f64) -> Row {
 }
 
 fn selector() -> Selector {
-    Selector { metric: MetricName::new("m").unwrap(), filters: Vec::new() }
+    Selector::new(MetricName::new("m").unwrap(), Vec::new())
 }
 
 fn around() -> TimeRange {

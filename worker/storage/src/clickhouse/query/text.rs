@@ -24,11 +24,27 @@ pub fn key_parameter(key: usize) -> String {
     format!("key_{key}")
 }
 
+/// The parameter that a list of values, or of pairs, is bound to.
+pub fn list_parameter(list: usize) -> String {
+    format!("list_{list}")
+}
+
+/// The parameter that the key of a long list is bound to.
+pub fn key_of_list_parameter(list: usize) -> String {
+    format!("key_of_list_{list}")
+}
+
 /// What varies in the text of a statement; whatever a user says is bound instead.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Text {
     /// Which series.
     pub chosen: Chosen,
+    /// Whether there are pairs that all must hold, where series are filtered.
+    pub equal: bool,
+    /// How many lists there are, of each of which something must hold, where series are filtered.
+    pub lists: usize,
+    /// Whether the lists are of values, looked up in a set, rather than of pairs.
+    pub long_lists: bool,
     /// Whether `FINAL` is needed whatever a survey says: several servers need not see the same in both.
     pub always_final: bool,
     /// How many keys samples are grouped by.
@@ -88,7 +104,7 @@ impl Text {
             "CHOSEN" if self.chosen == Chosen::Filtered => {
                 self.fill(include_str!("../sql/chosen.sql")).into()
             }
-            "FILTERS" if self.chosen == Chosen::Filtered => "AND hasAll(pairs, {pairs:Array(String)})".into(),
+            "FILTERS" if self.chosen == Chosen::Filtered => self.filters().into(),
             "LIVING" => include_str!("../sql/living.sql").into(),
             "NONE" => format!("toInt64({NO_BUCKET})").into(),
             "GROUP" if self.grouped() => "names".into(),
@@ -99,6 +115,19 @@ impl Text {
             "NAMED" | "NAMED_SERIES" | "GROUPED" | "CHOSEN" | "FILTERS" | "ID" => "".into(),
             _ => self.bucket_word(word),
         }
+    }
+
+    /// What must hold of a series, all of it.
+    fn filters(&self) -> String {
+        let equal = self.equal.then(|| "AND hasAll(pairs, {pairs:Array(String)})".to_owned());
+        let listed = (0..self.lists).map(|at| {
+            let (list, key) = (list_parameter(at), key_of_list_parameter(at));
+            match self.long_lists {
+                true => format!("AND dimensions[{{{key}:String}}] IN {{{list}:Array(String)}}"),
+                false => format!("AND hasAny(pairs, {{{list}:Array(String)}})"),
+            }
+        });
+        equal.into_iter().chain(listed).collect::<Vec<_>>().join("\n    ")
     }
 
     /// The values of the keys that samples are grouped by: of single keys, since then no others are read.
@@ -208,6 +237,9 @@ mod tests {
             for at in 0..24 {
                 let text = Text {
                     chosen: [Chosen::All, Chosen::Filtered, Chosen::Few][at / 8],
+                    equal: at & 1 > 0,
+                    lists: at & 3,
+                    long_lists: at & 4 > 0,
                     always_final: at & 4 > 0,
                     keys: at & 1,
                     bucketed: at & 2 > 0,

@@ -7,7 +7,7 @@ SELECT
 UNION ALL
 SELECT
     false, time, v,
-    CAST(arrayZip(mapKeys(dimensions), mapValues(dimensions)), 'Array(Tuple(String, String))') AS named_pairs,
+    CAST(arrayZip(mapKeys(described), mapValues(described)), 'Array(Tuple(String, String))') AS named_pairs,
     0, 0
 FROM
 (
@@ -15,7 +15,7 @@ FROM
 ) AS first
 INNER JOIN
 (
-    SELECT fp, any(dimensions) AS dimensions FROM series WHERE @PRESENT@ GROUP BY fp
+    SELECT fp, any(dimensions) AS described FROM series WHERE @PRESENT@ GROUP BY fp
 ) AS named USING (fp)
 ORDER BY time, named_pairs
 LIMIT {rows:UInt64}

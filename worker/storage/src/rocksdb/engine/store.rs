@@ -1,5 +1,6 @@
 //! The trait over the engine: each call as the few steps it takes.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -28,6 +29,7 @@ use crate::store::{
 };
 
 use super::export::Exporting;
+use super::lanes::Lane;
 use super::open::{Opened, open};
 use super::{Ack, Inner, Options, unavailable};
 
@@ -134,11 +136,36 @@ impl RocksDb {
         let lane = self.inner.lanes.of(self.inner.rough_samples(tenant, selector, range));
         let _turn = self.inner.lanes.enter(lane, tenant).await?;
         let context = QueryContext { pool: Some(self.inner.query_memory()), ..context.clone() };
-        self.blocking(move |inner| {
+        self.on_lane(lane, move |inner, pool| {
             let reader = Reader::new(&inner.tables, inner.view.load_full(), floor);
-            body(&*index, &reader, &context, inner.lanes.pool(lane)).map(Some)
+            body(&*index, &reader, &context, pool).map(Some)
         })
         .await
+    }
+
+    /// Runs `body` on a thread of a lane, from where it may spread over the others: a thread beside them would only wait,
+    /// and waking it there and back is most of what a small query takes.
+    async fn on_lane<T: Send + 'static>(
+        &self,
+        lane: Lane,
+        body: impl FnOnce(&Inner, &rayon::ThreadPool) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let inner = self.inner.clone();
+        if inner.is_stopping() {
+            return Err(unavailable("the store is closing"));
+        }
+        let (done, answer) = oneshot::channel();
+        self.inner.lanes.pool(lane).spawn(move || {
+            // Past this thread's start a panic would end the process; so the question fails, and nothing else.
+            let result = catch_unwind(AssertUnwindSafe(|| body(&inner, inner.lanes.pool(lane))));
+            // Whoever has the answer may close the store.
+            drop(inner);
+            if let Ok(result) = result {
+                // Nobody may wait any more.
+                let _ = done.send(result);
+            }
+        });
+        answer.await.map_err(|_| StoreError::internal("a query panicked"))?
     }
 
     async fn listing<T: Default + Send + 'static>(
@@ -262,7 +289,7 @@ impl Inner {
     fn count_before(&self, tenant: &Tenant, name: &MetricName, before: i64) -> Result<Deleted> {
         let none = Deleted { series: 0, samples: 0 };
         let Some(index) = self.index.find_tenant(tenant) else { return Ok(none) };
-        let selector = Selector { metric: name.clone(), filters: Vec::new() };
+        let selector = Selector::new(name.clone(), Vec::new());
         let Some(selected) = index.select(&selector, i32::MIN..=i32::MAX) else { return Ok(none) };
         let Some(range) = TimeRange::new(i64::MIN, before) else { return Ok(none) };
         let reader = Reader::new(&self.tables, self.view.load_full(), self.visible_since(tenant, name));

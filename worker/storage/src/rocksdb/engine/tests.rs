@@ -150,7 +150,7 @@ mod format_1 {
     /// Count and sum by host, and the retention, as text.
     async fn held(store: &RocksDb, name: &str) -> Vec<String> {
         let query = AggregateQuery {
-            selector: Selector { metric: metric("cpu"), filters: Vec::new() },
+            selector: Selector::new(metric("cpu"), Vec::new()),
             range: TimeRange::new(T0, T0 + DAY).unwrap(),
             aggregation: Aggregation::Sum,
             max_gap: None,

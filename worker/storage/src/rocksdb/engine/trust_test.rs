@@ -68,7 +68,7 @@ async fn write(store: &RocksDb, time: i64) {
 /// Samples that a question sees, and metrics that are listed.
 async fn seen(store: &RocksDb) -> (usize, usize) {
     let range = TimeRange::new(T0 - 3 * YEAR, T0 + 3 * YEAR).unwrap();
-    let selector = Selector { metric: metric("m"), filters: Vec::new() };
+    let selector = Selector::new(metric("m"), Vec::new());
     let query = RangeQuery { selector, range, limit: 1_000 };
     let context = QueryContext::with_timeout(Duration::from_secs(60));
     let rows = store.query_range(&tenant(), &query, &context).await.unwrap().rows.len();

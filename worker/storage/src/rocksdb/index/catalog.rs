@@ -9,11 +9,12 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use roaring::RoaringBitmap;
+use roaring::{MultiOps, RoaringBitmap};
 
 use crate::model::{DimensionKey, Dimensions, GroupKey, Selector};
 use crate::rocksdb::query::{Catalog, Grouping, Selected};
 
+use super::column::Column;
 use super::core::{Core, Metric, Shape};
 use super::order::by_text;
 use super::tenant::TenantIndex;
@@ -205,37 +206,64 @@ impl TenantIndex {
     pub fn rough_series(&self, selector: &Selector) -> Option<RoughSeries> {
         let core = self.core.read();
         let metric = core.metric(&selector.metric)?;
-        let filters = selector.filters.iter();
-        let sizes = filters.map(|(key, value)| size(&core, metric, key, value).unwrap_or(0));
+        let one = selector.filters.iter().map(|(key, value)| (key, std::slice::from_ref(value)));
+        let some = selector.filters_in.iter().map(|(key, values)| (key, values.as_slice()));
+        let sizes = one.chain(some).map(|(key, values)| {
+            Wanted::of(&core, metric, key, values).map_or(0, |wanted| wanted.size)
+        });
         let wanted = sizes.min().unwrap_or(metric.count).min(metric.count);
         Some(RoughSeries { metric: metric.number, wanted, all: metric.count })
     }
 }
 
-/// How many series have that value.
-fn size(core: &Core, metric: &Metric, key: &DimensionKey, value: &str) -> Option<u64> {
-    let column = metric.column(key.as_str())?;
-    Some(column.size(column.find(core.texts.find(value)?)?))
-}
-
-/// The series that match, present or not; `None` when a value doesn't exist.
+/// The series that match, present or not; `None` when none of a key's values exists.
 fn matching(core: &Core, metric: &Metric, selector: &Selector) -> Option<RoaringBitmap> {
-    let mut postings = Vec::with_capacity(selector.filters.len());
+    let mut wanted = Vec::with_capacity(selector.filters.len() + selector.filters_in.len());
     for (key, value) in &selector.filters {
-        let column = metric.column(key.as_str())?;
-        let ordinal = column.find(core.texts.find(value)?)?;
-        postings.push((column.size(ordinal), column, ordinal));
+        wanted.push(Wanted::of(core, metric, key, std::slice::from_ref(value))?);
+    }
+    for (key, values) in &selector.filters_in {
+        wanted.push(Wanted::of(core, metric, key, values)?);
     }
     // The smallest first: what follows only takes away.
-    postings.sort_unstable_by_key(|(size, ..)| *size);
-    let Some(((_, column, ordinal), others)) = postings.split_first() else {
-        return Some(metric.series.clone());
-    };
-    let mut series = column.series(*ordinal);
-    for (_, column, ordinal) in others {
-        column.intersect(*ordinal, &mut series);
+    wanted.sort_unstable_by_key(|wanted| wanted.size);
+    let Some((first, others)) = wanted.split_first() else { return Some(metric.series.clone()) };
+    let mut series = first.series();
+    for other in others {
+        other.intersect(&mut series);
     }
     Some(series)
+}
+
+/// Values of a key, one of which a series must have.
+struct Wanted<'a> {
+    column: &'a Column,
+    /// Those that exist: one at least.
+    ordinals: Vec<u32>,
+    /// How many series have one of them.
+    size: u64,
+}
+
+impl<'a> Wanted<'a> {
+    fn of(core: &Core, metric: &'a Metric, key: &DimensionKey, values: &[String]) -> Option<Self> {
+        let column = metric.column(key.as_str())?;
+        let ordinal = |value: &String| column.find(core.texts.find(value)?);
+        let ordinals: Vec<u32> = values.iter().filter_map(ordinal).collect();
+        let size = ordinals.iter().map(|ordinal| column.size(*ordinal)).sum();
+        (!ordinals.is_empty()).then_some(Self { column, ordinals, size })
+    }
+
+    fn series(&self) -> RoaringBitmap {
+        self.ordinals.iter().map(|ordinal| self.column.series(*ordinal)).union()
+    }
+
+    /// Removes from `series` all that lack these values.
+    fn intersect(&self, series: &mut RoaringBitmap) {
+        match self.ordinals[..] {
+            [ordinal] => self.column.intersect(ordinal, series),
+            _ => *series &= self.series(),
+        }
+    }
 }
 
 /// Reads the text of `key`'s value, [`ABSENT`] where there is none.

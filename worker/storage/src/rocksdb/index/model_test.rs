@@ -316,7 +316,18 @@ impl Pair {
                 filters.push((key(name), self.names.value(name)));
             }
         }
-        let selector = Selector { metric: metric.clone(), filters };
+        let mut selector = Selector::new(metric.clone(), filters);
+        // Some of them as lists, which may hold what nobody has.
+        for (key, value) in std::mem::take(&mut selector.filters) {
+            match self.names.0.usize(..4) {
+                0 | 1 => selector.filters.push((key, value)),
+                more => {
+                    let values: BTreeSet<String> =
+                        (0..4 * more).map(|_| self.names.value(key.as_str())).chain([value]).collect();
+                    selector.filters_in.push((key, values.into_iter().collect()));
+                }
+            }
+        }
         let first = self.names.0.i32(-3..6);
         let days =
             if self.names.0.bool() { i32::MIN..=i32::MAX } else { first..=first + self.names.0.i32(-1..4) };
@@ -548,7 +559,7 @@ fn the_account_of_memory_grows_and_shrinks_with_the_series() {
     assert_eq!(tenant.expire(&|_| 2).len(), 20_000 - kept.len());
     let page = tenant.list_values(&metric("m"), &key("id"), &list("value-", None, 9_000));
     assert_eq!((page.names.len(), page.total), (kept.len(), kept.len() as u64));
-    let env = Selector { metric: metric("m"), filters: vec![(key("env"), "prod".to_owned())] };
+    let env = Selector::new(metric("m"), vec![(key("env"), "prod".to_owned())]);
     assert_eq!(tenant.select(&env, 0..=9).unwrap().ids, kept);
     assert_eq!(tenant.dimensions(kept[7]).get("id").unwrap().as_ref(), format!("value-{}", kept[7]));
     // What is left keeps its places, so not all that the others held comes back before it goes too.
@@ -594,7 +605,7 @@ fn threads_that_create_mark_remove_and_ask_leave_it_whole() {
             }
         });
         scope.spawn(|| {
-            let selector = Selector { metric: metric("m"), filters: vec![(key("env"), "dev".to_owned())] };
+            let selector = Selector::new(metric("m"), vec![(key("env"), "dev".to_owned())]);
             while running() {
                 let ids =
                     tenant.select(&selector, i32::MIN..=i32::MAX).map_or_else(Vec::new, |found| found.ids);

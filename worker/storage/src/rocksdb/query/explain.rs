@@ -30,7 +30,7 @@ pub fn explain(catalog: &dyn Catalog, scan: &impl SeriesScan, query: &Query) -> 
     let mut plan = Plan { steps: Vec::new(), series: 0, samples: 0, bytes: 0 };
     let looked_up = format!(
         "look up {} in the index of {count} UTC day{}",
-        selector(query),
+        query.selector(),
         if count == 1 { "" } else { "s" }
     );
     let Some(selected) = catalog.select(query.selector(), days) else {
@@ -48,16 +48,6 @@ pub fn explain(catalog: &dyn Catalog, scan: &impl SeriesScan, query: &Query) -> 
         Query::Rate(query) => plan.steps.extend(steps_of_rate(query)),
     }
     Ok(plan)
-}
-
-fn selector(query: &Query) -> String {
-    let selector = query.selector();
-    let filters: Vec<String> =
-        selector.filters.iter().map(|(key, value)| format!("{key} = {value:?}")).collect();
-    match filters.is_empty() {
-        true => selector.metric.to_string(),
-        false => format!("{} where {}", selector.metric, filters.join(" and ")),
-    }
 }
 
 fn how(detail: Detail) -> &'static str {

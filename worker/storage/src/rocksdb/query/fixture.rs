@@ -149,7 +149,7 @@ impl Plain {
 
 pub fn selector(filters: &[(&str, &str)]) -> Selector {
     let filters = filters.iter().map(|(key, value)| (DimensionKey::new(key).unwrap(), (*value).to_owned()));
-    Selector { metric: MetricName::new(METRIC).unwrap(), filters: filters.collect() }
+    Selector::new(MetricName::new(METRIC).unwrap(), filters.collect())
 }
 
 pub fn keys(names: &[&str]) -> Vec<DimensionKey> {
