@@ -12,8 +12,8 @@ pub mod seeded;
 pub mod targets;
 
 use targets::{
-    body, codec, config, cursor, definitions, exposition, json as json_write, line, page, query, record,
-    remote_write, resource, segment, token,
+    body, bulk, codec, config, cursor, definitions, exposition, json as json_write, line, otlp, page, query,
+    record, remote_write, resource, segment, token,
 };
 
 /// One decoder under attack.
@@ -45,6 +45,8 @@ pub const TARGETS: &[Target] = &[
         seeds: remote_write::seeds,
         words: &["__name__"],
     },
+    Target { name: "otlp", check: otlp::check, seeds: otlp::seeds, words: otlp::WORDS },
+    Target { name: "bulk", check: bulk::check, seeds: bulk::seeds, words: bulk::WORDS },
     Target { name: "body", check: body::check, seeds: body::seeds, words: body::WORDS },
     Target { name: "query", check: query::check, seeds: query::seeds, words: query::WORDS },
     Target { name: "cursor", check: cursor::check, seeds: cursor::seeds, words: &[] },

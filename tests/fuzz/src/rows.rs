@@ -123,8 +123,19 @@ pub fn twice<E: Debug>(
     length: usize,
     decode: impl Fn(&dyn SeriesLookup) -> Result<Decoded, E>,
 ) -> Result<Read, E> {
+    twice_within(BASE + RATIO * length, decode)
+}
+
+/// [`twice`], with at most so many bytes held.
+///
+/// # Errors
+/// The request is refused as a whole, both times.
+pub fn twice_within<E: Debug>(
+    most: usize,
+    decode: impl Fn(&dyn SeriesLookup) -> Result<Decoded, E>,
+) -> Result<Read, E> {
     let mut known = Known::none();
-    let first = memory::within(BASE + RATIO * length, || decode(&known))?;
+    let first = memory::within(most, || decode(&known))?;
     let mut read = known.read(&first);
     known.learn(&first);
     let second = decode(&known).expect("what was read once is read again");

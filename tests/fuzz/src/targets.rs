@@ -1,6 +1,7 @@
 //! One file a decoder.
 
 pub mod body;
+pub mod bulk;
 pub mod codec;
 pub mod config;
 pub mod cursor;
@@ -8,6 +9,7 @@ pub mod definitions;
 pub mod exposition;
 pub mod json;
 pub mod line;
+pub mod otlp;
 pub mod page;
 pub mod query;
 pub mod record;

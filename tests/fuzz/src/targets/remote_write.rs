@@ -1,6 +1,6 @@
-//! Remote write 1.0, against prost and the rules read off its messages one by one.
+//! Remote write 1.0 and 2.0, against prost and the rules read off its messages one by one.
 
-use luminate_worker::ingest::remote_write::decode;
+use luminate_worker::ingest::remote_write::{Version, decode};
 use prost::Message;
 
 use crate::draw::Draw;
@@ -23,6 +23,9 @@ pub struct TimeSeries {
     /// Samples.
     #[prost(message, repeated, tag = "2")]
     pub samples: Vec<Sample>,
+    /// Native histograms, undecoded.
+    #[prost(bytes = "vec", repeated, tag = "4")]
+    pub histograms: Vec<Vec<u8>>,
 }
 
 /// A label.
@@ -47,26 +50,97 @@ pub struct Sample {
     pub timestamp: i64,
 }
 
+/// `io.prometheus.write.v2.Request`.
+#[derive(Clone, PartialEq, Message)]
+pub struct Request {
+    /// What labels refer to; the first is empty.
+    #[prost(string, repeated, tag = "4")]
+    pub symbols: Vec<String>,
+    /// Its series.
+    #[prost(message, repeated, tag = "5")]
+    pub timeseries: Vec<Referring>,
+}
+
+/// A series whose labels refer to symbols.
+#[derive(Clone, PartialEq, Message)]
+pub struct Referring {
+    /// Keys and values in turn.
+    #[prost(uint32, repeated, tag = "1")]
+    pub labels_refs: Vec<u32>,
+    /// Samples.
+    #[prost(message, repeated, tag = "2")]
+    pub samples: Vec<Sample>,
+    /// Native histograms, undecoded.
+    #[prost(bytes = "vec", repeated, tag = "3")]
+    pub histograms: Vec<Vec<u8>>,
+}
+
 const LETTERS: [char; 8] = ['a', 'b', 'Z', '0', '_', ':', 'ü', '-'];
 
-/// The first byte says whether the rest is a message or what one is made of.
+/// The first byte says which version, and whether the rest is a message or what one is made of.
 pub fn check(input: &[u8]) {
-    match input.split_first() {
-        Some((kind, rest)) if kind % 2 == 1 => {
-            let message = drawn(Draw(rest));
-            let body = message.encode_to_vec();
-            let read = twice(body.len(), |lookup| decode(&body, &rules(), lookup));
-            assert_eq!(read.expect("a message that was encoded"), expected(&message));
-        }
-        Some((_, body)) => {
-            let read = twice(body.len(), |lookup| decode(body, &rules(), lookup));
-            // What either refuses as a whole the other may read: groups, and text that isn't UTF-8.
-            if let (Ok(read), Ok(message)) = (read, WriteRequest::decode(body)) {
-                assert_eq!(read, expected(&message));
-            }
-        }
-        None => {}
+    let Some((kind, rest)) = input.split_first() else { return };
+    let version = if kind & 2 == 0 { Version::V1 } else { Version::V2 };
+    if kind & 1 == 0 {
+        return raw(rest, version);
     }
+    let message = drawn(Draw(rest));
+    for (version, body) in
+        [(Version::V1, message.encode_to_vec()), (Version::V2, second(&message).encode_to_vec())]
+    {
+        let read = read(&body, version).expect("a message that was encoded");
+        assert_eq!(read, expected(&message), "{version:?}");
+    }
+}
+
+fn read(body: &[u8], version: Version) -> Option<Read> {
+    twice(body.len(), |lookup| decode(body, version, &rules(), lookup)).ok()
+}
+
+/// What either refuses as a whole the other may read: groups, and text that isn't UTF-8.
+fn raw(body: &[u8], version: Version) {
+    let read = read(body, version);
+    let message = match version {
+        Version::V1 => WriteRequest::decode(body).ok(),
+        Version::V2 => Request::decode(body).ok().as_ref().and_then(first),
+    };
+    if let (Some(read), Some(message)) = (read, message)
+        && message.timeseries.iter().all(|series| series.histograms.is_empty())
+    {
+        assert_eq!(read, expected(&message));
+    }
+}
+
+/// The same in version 2.0.
+fn second(message: &WriteRequest) -> Request {
+    let mut request = Request { symbols: vec![String::new()], timeseries: Vec::new() };
+    for series in &message.timeseries {
+        let mut referring = Referring { samples: series.samples.clone(), ..Referring::default() };
+        for text in series.labels.iter().flat_map(|label| [&label.name, &label.value]) {
+            let known = request.symbols.iter().position(|symbol| symbol == text);
+            let place = known.unwrap_or_else(|| {
+                request.symbols.push(text.clone());
+                request.symbols.len() - 1
+            });
+            referring.labels_refs.push(place as u32);
+        }
+        request.timeseries.push(referring);
+    }
+    request
+}
+
+/// The same in version 1.0; nothing where a reference has no symbol.
+fn first(request: &Request) -> Option<WriteRequest> {
+    let mut message = WriteRequest::default();
+    let symbol = |at: u32| request.symbols.get(at as usize).cloned();
+    for series in &request.timeseries {
+        let (pairs, []) = series.labels_refs.as_chunks::<2>() else { return None };
+        let label = |[name, value]: &[u32; 2]| Some(Label { name: symbol(*name)?, value: symbol(*value)? });
+        let labels = pairs.iter().map(label).collect::<Option<_>>()?;
+        let (samples, histograms) = (series.samples.clone(), series.histograms.clone());
+        message.timeseries.push(TimeSeries { labels, samples, histograms });
+    }
+    Some(message)
 }
 
 fn expected(message: &WriteRequest) -> Read {
@@ -104,7 +178,7 @@ fn drawn(mut draw: Draw<'_>) -> WriteRequest {
             let timestamp = if draw.below(8) == 0 { draw.long().cast_signed() } else { NOW };
             Sample { value, timestamp }
         });
-        timeseries.push(TimeSeries { samples: samples.collect(), labels });
+        timeseries.push(TimeSeries { samples: samples.collect(), labels, histograms: Vec::new() });
     }
     WriteRequest { timeseries }
 }
@@ -115,8 +189,12 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let label = |name: &str, value: &str| Label { name: name.into(), value: value.into() };
     let labels = vec![label("__name__", "up"), label("host", "a"), label("instance", "localhost:9100")];
     let samples = vec![Sample { value: 1.0, timestamp: NOW }, Sample { value: f64::NAN, timestamp: NOW + 1 }];
-    let series = TimeSeries { labels, samples };
+    let series = TimeSeries { labels, samples, histograms: Vec::new() };
     let message = WriteRequest { timeseries: vec![series.clone(), series] };
     let drawn = b"\x01\x03abc\x02\x01kk\x01vv\x01\x02\x05z\x09\x32\x07\x05abcdef\x01\x03gh".to_vec();
-    vec![[vec![0], message.encode_to_vec()].concat(), drawn]
+    vec![
+        [vec![0], message.encode_to_vec()].concat(),
+        [vec![2], second(&message).encode_to_vec()].concat(),
+        drawn,
+    ]
 }
