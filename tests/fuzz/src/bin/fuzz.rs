@@ -147,19 +147,22 @@ fn run_child(arguments: &Arguments, target: &Target) -> ExitCode {
     let folder =
         arguments.corpus.join(if arguments.control { "control" } else { "inputs" }).join(target.name);
     let path = |path: &Path| path.to_str().expect("the corpus has a path in UTF-8").to_owned();
-    drive(&[
+    let mut driven = vec![
         "fuzz".to_owned(),
         format!("-max_total_time={}", arguments.seconds),
         format!("-seed={}", arguments.seed),
         format!("-max_len={}", arguments.longest),
-        format!("-dict={}", path(&folder.with_extension("dict"))),
         format!("-artifact_prefix={}-failed-", path(&folder)),
         "-print_final_stats=1".to_owned(),
         "-timeout=10".to_owned(),
         "-rss_limit_mb=2048".to_owned(),
         "-use_value_profile=1".to_owned(),
         path(&folder),
-    ])
+    ];
+    if !target.words.is_empty() {
+        driven.push(format!("-dict={}", path(&folder.with_extension("dict"))));
+    }
+    drive(&driven)
 }
 
 #[allow(unsafe_code, reason = "libFuzzer's driver is C++; it takes arguments as main does")]

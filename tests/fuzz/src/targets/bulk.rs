@@ -5,7 +5,7 @@ use std::sync::Arc;
 use luminate_storage::model::{RowSeries, SeriesHandle, Spelling, SpellingHasher};
 use luminate_storage::store::{Retention, SeriesLookup};
 use luminate_worker::ingest::bulk::columns::Columns;
-use luminate_worker::ingest::bulk::{BulkRules, Format, Piece, csv, decode};
+use luminate_worker::ingest::bulk::{BulkRules, Ending, Format, Piece, csv, decode};
 
 use crate::memory;
 use crate::rows::{NOW, Read, Row, row};
@@ -75,7 +75,7 @@ fn read(format: &Format, parts: &[&[u8]]) -> Read {
             line += piece.lines;
             add(&mut read, &piece, &rules);
             text.drain(..piece.consumed);
-            if piece.ending.is_some() {
+            if matches!(piece.ending, Some(Ending::Failed(_))) {
                 return read;
             }
             if piece.consumed == 0 || text.is_empty() {

@@ -174,7 +174,8 @@ fn drawn(mut draw: Draw<'_>) -> WriteRequest {
             labels.push(Label { name: draw.text(&LETTERS, 4), value });
         }
         let samples = (0..draw.below(4)).map(|_| {
-            let value = if draw.below(8) == 0 { f64::NAN } else { draw.value() };
+            // A negative zero is left out by encoders, as if it were zero.
+            let value = if draw.below(8) == 0 { f64::NAN } else { draw.value() + 0.0 };
             let timestamp = if draw.below(8) == 0 { draw.long().cast_signed() } else { NOW };
             Sample { value, timestamp }
         });
