@@ -73,7 +73,7 @@ measure-operator: ## Measure the operator with many resources (RESOURCES=1000; H
 	cargo build $(CARGO_FLAGS) --bins
 	$(BIN)/measure-operator $(or $(RESOURCES),1000)
 
-test-long: differential faults kill9 powercut bitrot hostile soak operator-faults operator-fuzz ## Run the harnesses for hours
+test-long: differential faults kill9 powercut bitrot fuzz api supply-chain hostile soak operator-faults operator-fuzz ## Run the harnesses for hours
 
 differential: build ## Ask each store and the model the same random questions (QUESTIONS=250000 BACKEND=all THROUGH=both)
 	$(BIN)/differential --backend $(or $(BACKEND),all) --through $(or $(THROUGH),both) --questions $(or $(QUESTIONS),250000)
@@ -116,17 +116,18 @@ fuzz-build: tools
 
 FUZZ = $(BIN)/fuzz --corpus $(or $(CORPUS),$(CARGO_TARGET_DIR)/fuzz)
 
-fuzz: fuzz-build ## Feed every decoder with what grows of good input (TARGET=json SECONDS=1800 CORPUS= SEED=1)
-	$(FUZZ) $(TARGET) --seconds $(or $(SECONDS),1800) $(if $(SEED),--seed $(SEED))
+fuzz: fuzz-build ## Feed every decoder with what grows of good input (TARGET=json SECONDS_EACH=1800 CORPUS= SEED=1)
+	$(FUZZ) $(TARGET) --seconds $(or $(SECONDS_EACH),1800) $(if $(SEED),--seed $(SEED))
 
-# What `.ci/run` does of it: each target shortly, and the control.
+# Each target shortly, and the control; what any test run has of it is tests/fuzz/tests/slice.rs.
 fuzz-slice: fuzz-build
 	$(FUZZ) --seconds 1
-	$(FUZZ) --seconds 20 --control json line exposition remote-write
+	$(FUZZ) --seconds 30 --control json line exposition remote-write
 
-api: build ## Send what the OpenAPI document allows and what it doesn't, and check the answers (REQUESTS=50000 SEED=1)
+api: build ## Send what the OpenAPI document allows and what it doesn't, and check the answers (REQUESTS=25000 BACKEND=clickhouse SEED=1)
 	.ci/tools api
-	tests/api/run $(BIN)/luminate-worker $(or $(REQUESTS),50000) $(SEED)
+	.ci/tools clickhouse
+	tests/api/run $(BIN) $(or $(REQUESTS),25000) $(or $(SEED),$$RANDOM) $(or $(BACKEND),rocksdb clickhouse)
 
 supply-chain: ## Check licences, sources and versions of all that is built in, and that nothing is built unlocked
 	.ci/tools supply-chain

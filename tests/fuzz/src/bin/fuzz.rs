@@ -7,8 +7,9 @@ use std::process::{Command, ExitCode, Stdio};
 use std::sync::OnceLock;
 
 use clap::Parser;
-use libfuzzer_sys as _;
-use luminate_fuzz::{TARGETS, Target, seeded};
+use luminate_fuzz::grow::word;
+use luminate_fuzz::seeded::{Fault, put_in};
+use luminate_fuzz::{TARGETS, Target};
 
 /// Feeds decoders with what grows of their seeds until time is over or one of them fails.
 #[derive(Debug, Parser)]
@@ -33,6 +34,13 @@ struct Arguments {
     /// Is the process of one target.
     #[arg(long, hide = true)]
     child: bool,
+}
+
+impl Arguments {
+    /// Where a target's inputs are.
+    fn folder(&self, target: &Target) -> PathBuf {
+        self.corpus.join(if self.control { "control" } else { "inputs" }).join(target.name)
+    }
 }
 
 static CHECK: OnceLock<fn(&[u8])> = OnceLock::new();
@@ -79,8 +87,7 @@ struct Report {
 
 /// Runs a target in a process of its own and prints what came of it.
 fn attack(arguments: &Arguments, target: &Target) -> Report {
-    let folder =
-        arguments.corpus.join(if arguments.control { "control" } else { "inputs" }).join(target.name);
+    let folder = arguments.folder(target);
     prepare(&folder, target, arguments.control);
     let mut command = Command::new(std::env::current_exe().expect("a program has a path"));
     command.args([target.name, "--child", "--seconds", &arguments.seconds.to_string()]);
@@ -121,31 +128,27 @@ fn prepare(folder: &Path, target: &Target, control: bool) {
     for (at, seed) in (target.seeds)().iter().enumerate() {
         std::fs::write(folder.join(format!("seed-{at}")), seed).expect("the corpus can be written");
     }
-    let quoted = |word: &&str| {
-        format!("\"{}\"\n", if word.contains("\\x") { (*word).to_owned() } else { escaped(word) })
-    };
-    let words: String = target.words.iter().map(quoted).collect();
+    let words: String = target.words.iter().map(|text| format!("\"{}\"\n", escaped(&word(text)))).collect();
     std::fs::write(folder.with_extension("dict"), words).expect("the corpus can be written");
 }
 
 /// A word as libFuzzer's dictionaries write it.
-fn escaped(word: &str) -> String {
-    word.bytes()
+fn escaped(word: &[u8]) -> String {
+    word.iter()
         .map(|byte| match byte {
             b'"' | b'\\' | ..0x20 | 0x7F.. => format!("\\x{byte:02x}"),
-            byte => char::from(byte).to_string(),
+            byte => char::from(*byte).to_string(),
         })
         .collect()
 }
 
 fn run_child(arguments: &Arguments, target: &Target) -> ExitCode {
     if arguments.control {
-        seeded::put_in();
+        put_in(Fault::Word);
     }
     CHECK.get_or_init(|| target.check);
     libfuzzer_sys::initialize(std::ptr::null(), std::ptr::null());
-    let folder =
-        arguments.corpus.join(if arguments.control { "control" } else { "inputs" }).join(target.name);
+    let folder = arguments.folder(target);
     let path = |path: &Path| path.to_str().expect("the corpus has a path in UTF-8").to_owned();
     let mut driven = vec![
         "fuzz".to_owned(),
@@ -173,17 +176,7 @@ fn drive(arguments: &[String]) -> ExitCode {
             arguments: *mut *mut *mut c_char,
             check: unsafe extern "C" fn(*const u8, usize) -> c_int,
         ) -> c_int;
-    }
-    unsafe extern "C" fn check(input: *const u8, length: usize) -> c_int {
-        let input = match length {
-            0 => &[],
-            // SAFETY: libFuzzer gives bytes that stay until this returns.
-            _ => unsafe { std::slice::from_raw_parts(input, length) },
-        };
-        if let Some(check) = CHECK.get() {
-            check(input);
-        }
-        0
+        fn LLVMFuzzerTestOneInput(input: *const u8, length: usize) -> c_int;
     }
     let owned: Vec<CString> =
         arguments.iter().map(|argument| CString::new(argument.as_str()).expect("no zero byte")).collect();
@@ -192,6 +185,6 @@ fn drive(arguments: &[String]) -> ExitCode {
     let mut count = c_int::try_from(owned.len()).expect("a few arguments");
     let mut pointers = pointers.as_mut_ptr();
     // SAFETY: count and arguments are as of main, and outlive the call.
-    let code = unsafe { LLVMFuzzerRunDriver(&raw mut count, &raw mut pointers, check) };
+    let code = unsafe { LLVMFuzzerRunDriver(&raw mut count, &raw mut pointers, LLVMFuzzerTestOneInput) };
     if code == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
