@@ -10,7 +10,7 @@ use luminate_fuzz::seeded::{Fault, put_in};
 use luminate_fuzz::{TARGETS, Target};
 
 /// How many inputs of each target are tried.
-const TRIED: usize = 3_000;
+const TRIED: usize = 20_000;
 
 /// Runs `work` for each of `targets`, each on a thread of its own.
 fn each(targets: &[&str], work: impl Fn(&Target) + Sync) {
@@ -50,10 +50,10 @@ fn every_target_holds_for_what_grows_of_its_seeds() {
     });
 }
 
-/// The control. Seeds don't have it, so it is the growing that finds it.
+/// The control, for targets with a reference. Seeds don't have it, so it is the growing that finds it.
 #[test]
 fn a_fault_that_is_put_in_is_found() {
-    each(&["json", "line", "exposition", "remote-write"], |target| {
+    each(&["json", "line", "remote-write"], |target| {
         put_in(Fault::Capital);
         (target.seeds)().iter().for_each(|seed| (target.check)(seed));
         assert!(found(target).is_some(), "{}", target.name);

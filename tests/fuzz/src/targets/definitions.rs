@@ -17,10 +17,11 @@ pub fn check(blob: &[u8]) {
     let count = memory::within((8 << 20) + 1_024 * blob.len(), || {
         first.load(blob, &|_| true, &mut |series, _| loaded.push(series))
     });
-    assert_eq!(listed.is_ok(), count.is_ok());
     if count.is_err() {
         return;
     }
+    // The other way round it may be: what is well formed may contradict itself.
+    assert!(listed.is_ok());
     let written = sorted(first.definitions_of(&ids));
     let second = index();
     for blob in &written {
