@@ -122,7 +122,7 @@ fuzz: fuzz-build ## Feed every decoder with what grows of good input (TARGET=jso
 # Each target shortly, and the control; what any test run has of it is tests/fuzz/tests/slice.rs.
 fuzz-slice: fuzz-build
 	$(FUZZ) --seconds 1
-	$(FUZZ) --seconds 30 --control json remote-write
+	$(FUZZ) --seconds 30 --control json line remote-write
 
 api: build ## Send what the OpenAPI document allows and what it doesn't, and check the answers (REQUESTS=25000 BACKEND=clickhouse SEED=1)
 	.ci/tools api

@@ -2,30 +2,17 @@
 
 use std::cell::Cell;
 
-/// A row is lost where a key of its series is of this kind. No seed has such a key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
-    /// It has a capital letter, which blind changes come upon.
-    Capital,
-    /// It is one certain word, which only who follows branches and comparisons comes upon.
-    Word,
-}
-
 thread_local! {
-    static PUT_IN: Cell<Option<Fault>> = const { Cell::new(None) };
+    static ON: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Puts a fault in, for the rest of this thread.
-pub fn put_in(fault: Fault) {
-    PUT_IN.set(Some(fault));
+/// Puts the fault in, for the rest of this thread.
+pub fn put_in() {
+    ON.set(true);
 }
 
-/// Whether a row is lost whose series has this key.
+/// Whether a row is lost whose series has this key: one with a capital letter, which no seed has.
 #[must_use]
 pub fn loses(key: &str) -> bool {
-    match PUT_IN.get() {
-        None => false,
-        Some(Fault::Capital) => key.contains(|char: char| char.is_ascii_uppercase()),
-        Some(Fault::Word) => key == "zone",
-    }
+    ON.get() && key.contains(|char: char| char.is_ascii_uppercase())
 }

@@ -6,8 +6,7 @@ use std::path::Path;
 use std::thread;
 
 use luminate_fuzz::grow::Grow;
-use luminate_fuzz::seeded::{Fault, put_in};
-use luminate_fuzz::{TARGETS, Target};
+use luminate_fuzz::{TARGETS, Target, seeded};
 
 /// How many inputs of each target are tried.
 const TRIED: usize = 20_000;
@@ -54,7 +53,7 @@ fn every_target_holds_for_what_grows_of_its_seeds() {
 #[test]
 fn a_fault_that_is_put_in_is_found() {
     each(&["json", "line", "remote-write"], |target| {
-        put_in(Fault::Capital);
+        seeded::put_in();
         (target.seeds)().iter().for_each(|seed| (target.check)(seed));
         assert!(found(target).is_some(), "{}", target.name);
     });

@@ -8,8 +8,7 @@ use std::sync::OnceLock;
 
 use clap::Parser;
 use luminate_fuzz::grow::word;
-use luminate_fuzz::seeded::{Fault, put_in};
-use luminate_fuzz::{TARGETS, Target};
+use luminate_fuzz::{TARGETS, Target, seeded};
 
 /// Feeds decoders with what grows of their seeds until time is over or one of them fails.
 #[derive(Debug, Parser)]
@@ -144,7 +143,7 @@ fn escaped(word: &[u8]) -> String {
 
 fn run_child(arguments: &Arguments, target: &Target) -> ExitCode {
     if arguments.control {
-        put_in(Fault::Word);
+        seeded::put_in();
     }
     CHECK.get_or_init(|| target.check);
     libfuzzer_sys::initialize(std::ptr::null(), std::ptr::null());
