@@ -8,7 +8,7 @@ BIN := $(CARGO_TARGET_DIR)/release
 CARGO_FLAGS := --release --locked --workspace
 
 .PHONY: help run clickhouse build image test test-long differential faults kill9 powercut bitrot hostile neighbour soak demo clients bench bench-clickhouse \
-    cluster cluster-down test-operator measure-operator operator-faults operator-fuzz chart e2e lint fmt docs ci tools
+    cluster cluster-down test-operator measure-operator operator-faults operator-fuzz chart e2e fuzz fuzz-build fuzz-slice api supply-chain sbom lint fmt docs ci tools
 
 help: ## Say what there is
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -73,7 +73,7 @@ measure-operator: ## Measure the operator with many resources (RESOURCES=1000; H
 	cargo build $(CARGO_FLAGS) --bins
 	$(BIN)/measure-operator $(or $(RESOURCES),1000)
 
-test-long: differential faults kill9 powercut bitrot hostile soak operator-faults operator-fuzz ## Run the harnesses for hours
+test-long: differential faults kill9 powercut bitrot fuzz api supply-chain hostile soak operator-faults operator-fuzz ## Run the harnesses for hours
 
 differential: build ## Ask each store and the model the same random questions (QUESTIONS=250000 BACKEND=all THROUGH=both)
 	$(BIN)/differential --backend $(or $(BACKEND),all) --through $(or $(THROUGH),both) --questions $(or $(QUESTIONS),250000)
@@ -108,6 +108,34 @@ operator-fuzz: build ## Change every field of a resource and change it back (CHA
 	.ci/tools cluster
 	tests/cluster/build control-plane
 	$(BIN)/operator-fuzz --changes $(or $(CHANGES),500) $(if $(SEED),--seed $(SEED))
+
+# Our own crates once more, so that they tell libFuzzer where an input goes; nothing of anybody else is built again.
+fuzz-build: tools
+	RUSTC_WORKSPACE_WRAPPER=$(CURDIR)/tests/fuzz/instrument \
+	    cargo build $(CARGO_FLAGS) --features luminate-fuzz/libfuzzer --bin fuzz
+
+FUZZ = $(BIN)/fuzz --corpus $(or $(CORPUS),$(CARGO_TARGET_DIR)/fuzz)
+
+fuzz: fuzz-build ## Feed every decoder with what grows of good input (TARGET=json SECONDS_EACH=1800 CORPUS= SEED=1)
+	$(FUZZ) $(TARGET) --seconds $(or $(SECONDS_EACH),1800) $(if $(SEED),--seed $(SEED))
+
+# Each target shortly, and the control; what any test run has of it is tests/fuzz/tests/slice.rs.
+fuzz-slice: fuzz-build
+	$(FUZZ) --seconds 1
+	$(FUZZ) --seconds 30 --control json line remote-write
+
+api: build ## Send what the OpenAPI document allows and what it doesn't, and check the answers (REQUESTS=25000 BACKEND=clickhouse SEED=1)
+	.ci/tools api
+	.ci/tools clickhouse
+	tests/api/run $(BIN) $(or $(REQUESTS),25000) $(or $(SEED),$$RANDOM) $(or $(BACKEND),rocksdb clickhouse)
+
+supply-chain: ## Check licences, sources and versions of all that is built in, and that nothing is built unlocked
+	.ci/tools supply-chain
+	.ci/supply-chain
+
+sbom: ## Write what is built in, as CycloneDX, to OUT=sbom
+	.ci/tools sbom
+	.ci/supply-chain $(or $(OUT),sbom)
 
 lint: tools ## Check formatting, clippy's lints and the documentation, warnings denied
 	cargo fmt --all --check

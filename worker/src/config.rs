@@ -136,8 +136,11 @@ pub fn load(file: Option<&Path>, environment: &Environment) -> Result<Loaded, Co
     Ok(loaded)
 }
 
-/// All of [`load`] but the file and the machine.
-fn parse(text: &str, environment: &Environment) -> Result<Loaded, ConfigError> {
+/// All of [`load`] but the file and the machine: the configuration that `text` and `environment` are.
+///
+/// # Errors
+/// [`ConfigError`], the first that is found.
+pub fn parse(text: &str, environment: &Environment) -> Result<Loaded, ConfigError> {
     let keys = keys();
     // 1. Text to values.
     let text = substitute::substitute(text, |name| environment.get(name))?;

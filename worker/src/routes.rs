@@ -3,7 +3,7 @@
 pub mod admin;
 pub mod backup;
 pub mod cardinality;
-mod cursor;
+pub mod cursor;
 pub mod discover;
 pub mod export;
 pub mod health;

@@ -25,6 +25,7 @@ use crate::tenant::CanWrite;
 pub struct LineParameters {
     /// What times count: `ns` (if absent), `us`, `ms` or `s`; for version 1 also `n`, `u`, `m` (minutes) and `h`.
     #[serde(default)]
+    #[param(pattern = "^(n|ns|u|us|µ|µs|ms|s|m|h)?$")]
     precision: String,
 }
 

@@ -107,9 +107,21 @@ impl From<OtlpError> for Error {
         description = "`ExportMetricsServiceRequest`; may be compressed: `Content-Encoding` gzip, zstd or snappy",
     ),
     responses(
-        (status = 200, description = "Stored, but for what `partialSuccess` counts", body = ExportAnswer),
-        (status = "4XX", description = "Nothing is stored; only after a 429 it may be sent again", body = RpcStatus),
-        (status = "5XX", description = "Nothing is stored; after a 503 it may be sent again", body = RpcStatus),
+        (
+            status = 200,
+            description = "Stored, but for what `partialSuccess` counts",
+            content((ExportAnswer = "application/json"), (Vec<u8> = "application/x-protobuf")),
+        ),
+        (
+            status = "4XX",
+            description = "Nothing is stored; only after a 429 it may be sent again",
+            content((RpcStatus = "application/json"), (Vec<u8> = "application/x-protobuf")),
+        ),
+        (
+            status = "5XX",
+            description = "Nothing is stored; after a 503 it may be sent again",
+            content((RpcStatus = "application/json"), (Vec<u8> = "application/x-protobuf")),
+        ),
     ),
     security(("token" = ["write"])),
 )]

@@ -9,7 +9,7 @@
 
 mod backlog;
 mod copy;
-mod format;
+pub mod format;
 mod inspect;
 mod replay;
 mod segment;

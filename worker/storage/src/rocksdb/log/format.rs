@@ -16,13 +16,13 @@ use std::path::Path;
 use crate::store::{Result, StoreError};
 
 /// The unit in which a segment is written: no write has to read the rest of its page first.
-pub(super) const BLOCK: u64 = 4096;
+pub const BLOCK: u64 = 4096;
 /// The longest body of a record.
-pub(super) const MAX_BODY: usize = 1 << 30;
+pub const MAX_BODY: usize = 1 << 30;
 /// The largest segment: one record of the longest body, badly compressible.
-pub(super) const MAX_SEGMENT: u64 = (MAX_BODY + MAX_BODY / 64) as u64;
+pub const MAX_SEGMENT: u64 = (MAX_BODY + MAX_BODY / 64) as u64;
 /// Zero bytes behind the last record.
-pub(super) const TERMINATOR: usize = 8;
+pub const TERMINATOR: usize = 8;
 
 const MAGIC: [u8; 8] = *b"lumi-log";
 const FORMAT: u32 = 1;
@@ -33,25 +33,25 @@ const MAX_RATIO: usize = 255;
 
 /// What a segment says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct SegmentHeader {
+pub struct SegmentHeader {
     /// Its place in the log: each segment's number is one more than that of the one before.
-    pub(super) number: u64,
+    pub number: u64,
     /// What its records carry.
-    pub(super) epoch: u64,
+    pub epoch: u64,
     /// The commit of its first record.
-    pub(super) first_commit: u64,
+    pub first_commit: u64,
 }
 
 impl SegmentHeader {
     /// A header with a new epoch.
-    pub(super) fn new(number: u64, first_commit: u64) -> Result<Self> {
+    pub fn new(number: u64, first_commit: u64) -> Result<Self> {
         // Zero would make a terminator look like the beginning of a record.
         let epoch = getrandom::u64().map_err(StoreError::internal)?.max(1);
         Ok(Self { number, epoch, first_commit })
     }
 
     /// Its bytes.
-    pub(super) fn encode(&self) -> [u8; SEGMENT_HEADER] {
+    pub fn encode(&self) -> [u8; SEGMENT_HEADER] {
         let mut bytes = [0; SEGMENT_HEADER];
         bytes[..8].copy_from_slice(&MAGIC);
         bytes[8..12].copy_from_slice(&FORMAT.to_le_bytes());
@@ -67,7 +67,7 @@ impl SegmentHeader {
     ///
     /// # Errors
     /// `Internal` for a format that this code doesn't know, otherwise `Corrupt`.
-    pub(super) fn decode(segment: &[u8], file: &Path) -> Result<Self> {
+    pub fn decode(segment: &[u8], file: &Path) -> Result<Self> {
         let broken =
             || StoreError::corrupt(format!("{}: the log segment's header is broken", file.display()));
         let bytes = segment.get(..SEGMENT_HEADER).ok_or_else(broken)?;
@@ -95,7 +95,7 @@ impl SegmentHeader {
 /// What a record is: persisted, never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
-pub(super) enum Kind {
+pub enum Kind {
     /// A commit.
     Commit = 1,
     /// The log was closed after the commit named: proof that it was there.
@@ -104,22 +104,22 @@ pub(super) enum Kind {
 
 /// A record's numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct RecordHeader {
+pub struct RecordHeader {
     /// What it is.
-    pub(super) kind: Kind,
+    pub kind: Kind,
     /// The commit's number.
-    pub(super) commit: u64,
+    pub commit: u64,
     /// The last commit that was on stable storage when this record was written.
-    pub(super) synced: u64,
+    pub synced: u64,
 }
 
 /// A record that passed its checksum.
 #[derive(Debug)]
-pub(super) struct Record<'a> {
+pub struct Record<'a> {
     /// Its numbers.
-    pub(super) header: RecordHeader,
+    pub header: RecordHeader,
     /// Where the next one begins.
-    pub(super) end: usize,
+    pub end: usize,
     body_length: usize,
     packed: &'a [u8],
 }
@@ -138,7 +138,7 @@ impl Record<'_> {
 ///
 /// # Errors
 /// `Internal` when the body is longer than [`MAX_BODY`].
-pub(super) fn pack(out: &mut Vec<u8>, body: &[u8]) -> Result<()> {
+pub fn pack(out: &mut Vec<u8>, body: &[u8]) -> Result<()> {
     if body.len() > MAX_BODY {
         return Err(StoreError::internal(format!(
             "a commit of {} bytes is more than a log record can hold",
@@ -158,7 +158,7 @@ pub(super) fn pack(out: &mut Vec<u8>, body: &[u8]) -> Result<()> {
 }
 
 /// Completes what [`pack`] began: header, checksum, and zeros up to a multiple of 8.
-pub(super) fn finish(out: &mut Vec<u8>, epoch: u64, header: &RecordHeader) {
+pub fn finish(out: &mut Vec<u8>, epoch: u64, header: &RecordHeader) {
     out[..8].copy_from_slice(&epoch.to_le_bytes());
     out[20..24].copy_from_slice(&(header.kind as u32).to_le_bytes());
     out[24..32].copy_from_slice(&header.commit.to_le_bytes());
@@ -173,17 +173,17 @@ fn checksum(record: &[u8]) -> u32 {
 }
 
 /// Whether something of this epoch begins at `at`.
-pub(super) fn begins(segment: &[u8], at: usize, epoch: u64) -> bool {
+pub fn begins(segment: &[u8], at: usize, epoch: u64) -> bool {
     segment.get(at..at + 8).is_some_and(|bytes| bytes == epoch.to_le_bytes())
 }
 
 /// Whether the records end at `at` as they do when nothing was torn.
-pub(super) fn ends(segment: &[u8], at: usize) -> bool {
+pub fn ends(segment: &[u8], at: usize) -> bool {
     segment.iter().skip(at).take(TERMINATOR).all(|byte| *byte == 0)
 }
 
 /// The record at `at`, if a sound one of this epoch begins there.
-pub(super) fn decode(segment: &[u8], at: usize, epoch: u64) -> Option<Record<'_>> {
+pub fn decode(segment: &[u8], at: usize, epoch: u64) -> Option<Record<'_>> {
     if !begins(segment, at, epoch) {
         return None;
     }
@@ -208,7 +208,7 @@ pub(super) fn decode(segment: &[u8], at: usize, epoch: u64) -> Option<Record<'_>
 ///
 /// # Errors
 /// `Corrupt`.
-pub(super) fn unpack(record: &Record<'_>, out: &mut Vec<u8>) -> Result<()> {
+pub fn unpack(record: &Record<'_>, out: &mut Vec<u8>) -> Result<()> {
     out.resize(record.body_length, 0);
     if record.packed.is_empty() && out.is_empty() {
         return Ok(());
