@@ -28,13 +28,10 @@ use crate::body::BodyBudget;
 use crate::error::Error;
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
+use crate::patience::patiently;
 
 use weights::Weights;
 
-/// How long a request that may wait waits for room: a burst shorter than this delays and sheds nothing.
-const PATIENCE: Duration = Duration::from_millis(1_000);
-/// How often one that waits looks again.
-const LOOK: Duration = Duration::from_millis(20);
 /// Requests that wait; of more, the rest are shed at once.
 const MOST_WAITING: u32 = 256;
 /// What one that was shed is told to wait.
@@ -284,14 +281,7 @@ impl Gate {
         let more = |waiting: u32| (waiting < MOST_WAITING).then_some(waiting + 1);
         self.waiting.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).ok()?;
         let _waiting = Waiting(&self.waiting);
-        let until = tokio::time::Instant::now() + PATIENCE;
-        while tokio::time::Instant::now() < until {
-            tokio::time::sleep(LOOK).await;
-            if let Some(admitted) = self.enter_now(class) {
-                return Some(admitted);
-            }
-        }
-        None
+        patiently(|| self.enter_now(class).ok_or(())).await.ok()
     }
 }
 
@@ -362,7 +352,7 @@ mod tests {
             let gate = Arc::clone(&gate);
             async move { gate.enter(Class::HeavyQuery).await.is_ok() }
         });
-        tokio::time::sleep(PATIENCE / 2).await;
+        tokio::time::sleep(crate::patience::PATIENCE / 2).await;
         taken.pop();
         assert!(late.await.unwrap());
     }

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 
 use crate::app::AppState;
 use crate::error::{Error, Fault};
+use crate::patience::patiently;
 
 /// Requests hold their share of the budget in steps of this many bytes.
 const STEP: u64 = 4096;
@@ -23,10 +24,6 @@ const STEP: u64 = 4096;
 const LARGE: u64 = 1 << 20;
 /// A part: two of the largest bodies fit in at least.
 const PART_OF_LARGE: f64 = 0.5;
-/// How long a body waits for room before its first byte is read.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// How often one that waits looks again.
-const LOOK: Duration = Duration::from_millis(20);
 /// The limit's name in figures.
 const NAME: &str = "body_memory";
 
@@ -145,14 +142,7 @@ impl Share {
     /// As [`Share::grow_to`], after a while.
     async fn wait_for(&mut self, bytes: u64) -> Result<(), Error> {
         let part = if bytes > LARGE { PART_OF_LARGE } else { 1.0 };
-        let until = tokio::time::Instant::now() + PATIENCE;
-        while let Err(error) = self.grow_within(bytes, part) {
-            if tokio::time::Instant::now() >= until {
-                return Err(error);
-            }
-            tokio::time::sleep(LOOK).await;
-        }
-        Ok(())
+        patiently(|| self.grow_within(bytes, part)).await
     }
 
     /// Holds no more than `bytes` from now on.
@@ -286,7 +276,7 @@ mod tests {
         let budget = BodyBudget::new(2 * large, 2 * large);
         let body = || {
             let half = || async {
-                tokio::time::sleep(PATIENCE / 8).await;
+                tokio::time::sleep(crate::patience::PATIENCE / 8).await;
                 Ok::<_, std::io::Error>(Bytes::from(vec![7; LARGE as usize]))
             };
             let halves = futures_util::stream::iter([(), ()]).then(move |()| half());

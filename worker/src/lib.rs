@@ -26,6 +26,7 @@ pub mod metrics;
 pub mod observe;
 #[cfg(feature = "rocksdb")]
 pub mod offline;
+mod patience;
 pub mod routes;
 pub mod run;
 pub mod server;

@@ -321,9 +321,9 @@ mod tests {
     #[test]
     fn groups_are_written_as_serde_writes_them() {
         let keys: Arc<[DimensionKey]> = ["a", "b"].map(|key| DimensionKey::new(key).unwrap()).into();
-        let value = |at: usize| (at % 3 > 0).then(|| Arc::from(ODD_TEXTS[at % ODD_TEXTS.len()]));
+        let value = |at: usize| (!at.is_multiple_of(3)).then(|| Arc::from(ODD_TEXTS[at % ODD_TEXTS.len()]));
         let group = |at: usize| -> GroupKey { [value(at / 3), value(at / 5)].into() };
-        let timestamp = |at: usize| (at % 7 > 0).then_some(at as i64 * 60_000);
+        let timestamp = |at: usize| (!at.is_multiple_of(7)).then_some(at as i64 * 60_000);
         let number = |at: usize| ODD_NUMBERS[at % ODD_NUMBERS.len()];
         let aggregate = |at: usize| AggregateRow {
             group: group(at),

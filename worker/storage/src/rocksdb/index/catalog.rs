@@ -208,9 +208,9 @@ impl TenantIndex {
         let metric = core.metric(&selector.metric)?;
         let one = selector.filters.iter().map(|(key, value)| (key, std::slice::from_ref(value)));
         let some = selector.filters_in.iter().map(|(key, values)| (key, values.as_slice()));
-        let sizes = one.chain(some).map(|(key, values)| {
-            Wanted::of(&core, metric, key, values).map_or(0, |wanted| wanted.size)
-        });
+        let sizes = one
+            .chain(some)
+            .map(|(key, values)| Wanted::of(&core, metric, key, values).map_or(0, |wanted| wanted.size));
         let wanted = sizes.min().unwrap_or(metric.count).min(metric.count);
         Some(RoughSeries { metric: metric.number, wanted, all: metric.count })
     }
