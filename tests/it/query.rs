@@ -131,6 +131,33 @@ fn one_of_each_list_must_hold_in_every_kind_of_question() {
 }
 
 #[test]
+fn rows_out_of_bounds_are_not_in_the_answer() {
+    let worker = Worker::start();
+    let (client, t) = (worker.client(), base());
+    client.store(&[
+        sample("m", t, 95.0, &[("host", "a")]),
+        sample("m", t + 1_000, 20.0, &[("host", "a")]),
+        sample("m", t, 91.0, &[("host", "b")]),
+        sample("m", t + 1, 90.0, &[("host", "b")]),
+    ]);
+    let range = json!({"start": t, "end": t + 60_000});
+    let raw = json!({"queryType": "range", "metricName": "m", "timeRange": range, "having": {"gt": 90}});
+    assert_eq!(column(&client.rows(&raw), "value"), [json!(95.0), json!(91.0)]);
+    let busy = |having: Value| {
+        client.rows(
+            &json!({"queryType": "aggregate", "metricName": "m", "timeRange": range, "aggregation": "avg",
+                            "groupBy": ["host"], "having": having}),
+        )
+    };
+    assert_eq!(column(&busy(json!({"gte": 57.5, "lt": 90.5})), "groupKey"), [json!({"host": "a"})]);
+    assert_eq!(column(&busy(json!({"gt": 57.5})), "groupKey"), [json!({"host": "b"})]);
+    assert!(busy(json!({"gt": 57.5, "lte": 57.5})).is_empty());
+    let plan = client.post("/api/v1/query/explain", &raw).expect(200);
+    let last = plan["steps"].as_array().unwrap().last().unwrap();
+    assert!(last.as_str().unwrap().ends_with("rows whose number is > 90"), "{plan}");
+}
+
+#[test]
 fn ranges_are_half_open_and_ordered_by_time_then_series() {
     let worker = Worker::start();
     let (client, t) = (worker.client(), base());
@@ -305,6 +332,10 @@ fn malformed_questions_are_400_and_name_the_field() {
             with(good.clone(), json!({"filters": {"host": "a"}, "filtersIn": {"host": ["a"]}})),
             "filtersIn.host",
         ),
+        (with(good.clone(), json!({"having": 90})), "having"),
+        (with(good.clone(), json!({"having": {}})), "having"),
+        (with(good.clone(), json!({"having": {"gt": "90"}})), "having.gt"),
+        (with(good.clone(), json!({"having": {"eq": 90}})), "having.eq"),
         (with(good.clone(), json!({"interval": "0s"})), "interval"),
         (with(good.clone(), json!({"interval": "soon"})), "interval"),
         (with(good.clone(), json!({"interval": 60})), "interval"),

@@ -17,7 +17,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use luminate_storage::model::{AggregateQuery, Aggregation, DimensionKey, RangeQuery, Selector, TimeRange};
+use luminate_storage::model::{
+    AggregateQuery, Aggregation, DimensionKey, Having, RangeQuery, Selector, TimeRange,
+};
 use luminate_storage::rocksdb::engine::{Ack, RocksDb};
 use luminate_storage::store::{MetricsStore, QueryContext};
 use tempfile::TempDir;
@@ -311,7 +313,7 @@ pub async fn read(store: &RocksDb, writer: u32) -> Result<Vec<(u32, i64, f64)>> 
     let selector = Selector::new(metric, vec![(key, writer.to_string())]);
     let range = TimeRange::new(0, i64::MAX / 2).ok_or("a range")?;
     let context = QueryContext::with_timeout(Duration::from_secs(120));
-    let query = RangeQuery { selector: selector.clone(), range, limit: usize::MAX };
+    let query = RangeQuery { selector: selector.clone(), range, having: Having::ANY, limit: usize::MAX };
     let answer = store.query_range(&tenant, &query, &context).await.map_err(text)?;
     let sample = |row: &luminate_storage::model::RangeRow| {
         let series = row.dimensions.get("series").and_then(|series| series.parse().ok());
@@ -326,6 +328,7 @@ pub async fn read(store: &RocksDb, writer: u32) -> Result<Vec<(u32, i64, f64)>> 
         max_gap: None,
         group_by: Vec::new(),
         interval: None,
+        having: Having::ANY,
         limit: 1,
     };
     let counted = store.aggregate(&tenant, &count, &context).await.map_err(text)?;

@@ -159,6 +159,9 @@ impl Asked {
         if self.by_host() && self.window.is_some() {
             set("groupBy", json!(["hostname"]));
         }
+        if self.is_about_busy_ones() {
+            set("having", json!({"gt": BUSY}));
+        }
         match self.hosts.as_slice() {
             [] => {}
             [host] => set("filters", json!({"hostname": host})),
@@ -179,6 +182,10 @@ impl Asked {
                 vec![(None, post("/api/v1/query/batch", &json!({"queries": queries})))]
             }
         }
+    }
+
+    fn is_about_busy_ones(&self) -> bool {
+        matches!(self.form, Form::HighOfOne | Form::HighOfAll)
     }
 
     /// Whether an answer's rows are of one machine each.
@@ -281,9 +288,6 @@ impl Asked {
     }
 
     fn put(&self, metric: &str, host: Option<&str>, time: i64, value: f64, read: &mut Answer) {
-        if matches!(self.form, Form::HighOfOne | Form::HighOfAll) && value <= BUSY {
-            return;
-        }
         let host = host.filter(|_| self.by_host()).unwrap_or_default();
         let place = read.entry((metric.to_owned(), host.to_owned(), time)).or_insert(f64::NEG_INFINITY);
         *place = place.max(value);
@@ -401,17 +405,17 @@ mod tests {
     }
 
     #[test]
-    fn samples_below_the_threshold_are_no_answer() {
-        let asked = drawn("high-cpu-1");
-        let row = |second: i64, value: f64| json!({"timestamp": asked.start + second * 1_000, "value": value, "dimensions": {"hostname": "host_3"}});
-        let body = json!({"results": [row(5, 90.0), row(15, 91.0)], "truncated": false});
-        let luminate = asked.read(Kind::Luminate, &[(Some(METRICS[0]), answer(body))]);
-        let seen = (asked.start + 20_000) as f64 / 1e3;
-        let series =
-            json!({"metric": {"__name__": METRICS[0], "hostname": "host_3"}, "values": [[seen, "91"]]});
-        let other =
-            asked.read(Kind::VictoriaMetrics, &[(None, answer(json!({"data": {"result": [series]}})))]);
-        assert_eq!(compare(&luminate, &other), Ok(()));
+    fn busy_ones_are_asked_for_by_their_numbers() {
+        for (question, busy) in [("high-cpu-1", true), ("high-cpu-all", true), ("cpu-max-all-1", false)] {
+            let asked = drawn(question);
+            for (kind, word) in
+                [(Kind::Luminate, r#""having":{"gt":90.0}"#), (Kind::VictoriaMetrics, "%3E%2090")]
+            {
+                let (_, request) = &asked.requests(kind)[0];
+                let request = String::from_utf8_lossy(request);
+                assert_eq!(request.contains(word), busy, "{question}: {request}");
+            }
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use luminate_storage::model::{
-    AggregateQuery, Aggregation, DimensionKey, RangeQuery, RateQuery, Selector, TimeRange,
+    AggregateQuery, Aggregation, DimensionKey, Having, RangeQuery, RateQuery, Selector, TimeRange,
 };
 use luminate_storage::rocksdb::engine::{Ack, RocksDb};
 use luminate_storage::store::{CardinalityQuery, ListQuery, MetricsStore, QueryContext, StoreError};
@@ -191,7 +191,7 @@ async fn everything(store: &RocksDb) -> Answers {
     for writer in (0..WRITERS).filter(|writer| writer % 4 == 0 || ledger::deletes(*writer)) {
         let (tenant, metric) = child::place(writer);
         let selector = Selector::new(metric.clone(), Vec::new());
-        let raw = RangeQuery { selector: selector.clone(), range, limit: usize::MAX };
+        let raw = RangeQuery { selector: selector.clone(), range, having: Having::ANY, limit: usize::MAX };
         answers.push(
             store.query_range(&tenant, &raw, &context()).await.map(|found| format!("{:?}", found.rows)),
         );
@@ -203,12 +203,20 @@ async fn everything(store: &RocksDb) -> Answers {
                 max_gap: None,
                 group_by: vec![key.clone()],
                 interval: Some(3_600_000),
+                having: Having::ANY,
                 limit: usize::MAX,
             };
             let found = store.aggregate(&tenant, &query, &context()).await;
             answers.push(found.map(|found| format!("{:?}", found.rows)));
         }
-        let rate = RateQuery { selector, range, group_by: Vec::new(), interval: 60_000, limit: usize::MAX };
+        let rate = RateQuery {
+            selector,
+            range,
+            group_by: Vec::new(),
+            interval: 60_000,
+            having: Having::ANY,
+            limit: usize::MAX,
+        };
         answers.push(store.rate(&tenant, &rate, &context()).await.map(|found| format!("{:?}", found.rows)));
         answers.push(store.list_metrics(&tenant, &list).await.map(|page| format!("{page:?}")));
         answers.push(

@@ -52,13 +52,18 @@ fn likeness(tenant: &Tenant, query: &Query) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use luminate_storage::model::{MetricName, RangeQuery, Selector, TimeRange};
+    use luminate_storage::model::{Having, MetricName, RangeQuery, Selector, TimeRange};
 
     use super::*;
 
     fn query(metric: &str, millis: i64) -> Query {
         let selector = Selector::new(MetricName::new(metric).unwrap(), Vec::new());
-        Query::Range(RangeQuery { selector, range: TimeRange::new(7, 7 + millis).unwrap(), limit: 1 })
+        Query::Range(RangeQuery {
+            selector,
+            range: TimeRange::new(7, 7 + millis).unwrap(),
+            having: Having::ANY,
+            limit: 1,
+        })
     }
 
     #[test]

@@ -158,6 +158,8 @@ macro_rules! each_contract_case {
                 a_range_is_half_open,
                 a_limit_keeps_the_first_rows,
                 a_limit_that_cuts_nothing_is_not_truncation,
+                samples_out_of_bounds_are_no_rows,
+                what_was_written_over_is_out_of_bounds_too,
                 all_filters_must_hold,
                 one_of_a_list_must_hold,
                 lists_hold_for_every_kind_of_question,
@@ -190,6 +192,9 @@ macro_rules! each_contract_case {
                 a_percentile_spans_the_series_of_a_group,
                 percentiles_per_bucket,
                 percentiles_over_many_samples,
+                rows_out_of_bounds_are_left_out_before_the_limit_counts,
+                bounds_are_of_each_bucket,
+                what_overflowed_is_within_no_bound,
             }
             integrals {
                 an_integral_is_value_times_seconds,
@@ -205,6 +210,7 @@ macro_rules! each_contract_case {
             }
             rates {
                 a_rate_is_the_increase_per_second,
+                bounds_are_of_the_rate,
                 a_reset_counts_the_new_value,
                 the_carry_in_begins_the_first_step,
                 a_carry_in_is_at_most_one_interval_old,

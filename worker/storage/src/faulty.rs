@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use crate::clock::ManualClock;
 use crate::memory::MemoryStore;
 use crate::model::{
-    AggregateQuery, AggregateRow, Aggregation, Answer, Batch, DimensionKey, ExportQuery, MetricName,
+    AggregateQuery, AggregateRow, Aggregation, Answer, Batch, DimensionKey, ExportQuery, Having, MetricName,
     NewSeries, Query, RangeQuery, RangeRow, RateQuery, RateRow, RowSeries, SeriesLimits, Tenant, TimeRange,
 };
 use crate::store::{
@@ -116,7 +116,12 @@ impl Faulty {
         query: &RateQuery,
         context: &QueryContext,
     ) -> Result<Answer<RateRow>> {
-        let all = RangeQuery { selector: query.selector.clone(), range: query.range, limit: usize::MAX };
+        let all = RangeQuery {
+            selector: query.selector.clone(),
+            range: query.range,
+            having: Having::ANY,
+            limit: usize::MAX,
+        };
         let samples = self.inner.query_range(tenant, &all, context).await?;
         let mut batch = Batch::new(SeriesLimits::NONE);
         for row in samples.rows {

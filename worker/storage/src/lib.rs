@@ -24,5 +24,6 @@ pub mod memory;
 pub mod memory_pool;
 pub mod model;
 pub mod observed;
+mod plan;
 pub mod rocksdb;
 pub mod store;

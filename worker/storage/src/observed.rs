@@ -414,7 +414,7 @@ mod tests {
     use crate::faulty::{Fault, Faulty};
     use crate::memory::MemoryStore;
     use crate::memory::tests::Plain;
-    use crate::model::{Selector, TimeRange};
+    use crate::model::{Having, Selector, TimeRange};
 
     #[derive(Default)]
     struct Heard(Mutex<Vec<(&'static str, &'static str)>>);
@@ -444,7 +444,7 @@ mod tests {
 
     fn question() -> RangeQuery {
         let selector = Selector::new(MetricName::new("m").unwrap(), Vec::new());
-        RangeQuery { selector, range: TimeRange::new(0, T0).unwrap(), limit: 10 }
+        RangeQuery { selector, range: TimeRange::new(0, T0).unwrap(), having: Having::ANY, limit: 10 }
     }
 
     fn over(fault: Fault) -> (Arc<Observed>, Arc<Faulty>, Arc<Heard>) {

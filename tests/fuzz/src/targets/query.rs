@@ -19,6 +19,10 @@ pub const WORDS: &[&str] = &[
     "\"end\":",
     "\"relative\":",
     "\"filters\":",
+    "\"filtersIn\":",
+    "\"having\":",
+    "\"gt\":",
+    "\"lte\":",
     "\"aggregation\":",
     "\"integral\"",
     "\"p95\"",
@@ -56,6 +60,7 @@ fn keeps_to(question: &Question, limits: &QueryLimits) {
         Query::Rate(query) => (query.limit, Some(query.interval), query.group_by.len()),
     };
     assert!((1..=limits.max_result_points as usize).contains(&limit));
+    assert!(question.query.having().bounds().all(|(_, _, bound)| bound.is_finite()));
     assert!(interval.is_none_or(|interval| interval > 0) && keys <= limits.max_group_by as usize);
 }
 
@@ -67,6 +72,7 @@ fn sorted(mut question: Question) -> Question {
         Query::Rate(query) => &mut query.selector,
     };
     selector.filters.sort();
+    selector.filters_in.sort();
     question
 }
 
@@ -78,6 +84,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         r#"{"queryType":"range","metricName":"m","timeRange":{"start":"2026-01-01T00:00:00Z","end":1767225600005},"limit":10}"#,
         r#"{"queryType":"rate","metricName":"m","timeRange":{"start":1767225600000,"end":1767225900001}}"#,
         r#"{"queryType":"aggregate","metricName":"m","timeRange":{"relative":"90d"},"aggregation":"integral","maxGap":"1m"}"#,
+        r#"{"queryType":"range","metricName":"m","timeRange":{"relative":"1h"},"filtersIn":{"h":["a","b"],"c":["d"]},"having":{"gt":90,"lte":95.5}}"#,
     ];
     bodies.map(|body| body.as_bytes().to_vec()).into()
 }

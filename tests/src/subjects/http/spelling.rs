@@ -84,6 +84,11 @@ impl<'a> Speller<'a> {
         fields.push(("timeRange", self.range(&range)));
         fields.push(("timeout", format!("\"{timeout}ms\"")));
         self.filters(selector, &mut fields);
+        let bounds: Vec<_> =
+            query.having().bounds().map(|(name, _, bound)| (name, self.number(bound))).collect();
+        if !bounds.is_empty() {
+            fields.push(("having", self.object(bounds)));
+        }
         let limit = match query {
             Query::Range(query) => {
                 fields.push(("queryType", self.text("range")));

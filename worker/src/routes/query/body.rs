@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use luminate_crds::worker_config::{QueryLimits, Span};
 use luminate_storage::model::{
-    AggregateQuery, Aggregation, DimensionKey, Query, RangeQuery, RateQuery, Selector, TimeRange,
+    AggregateQuery, Aggregation, DimensionKey, Having, Query, RangeQuery, RateQuery, Selector, TimeRange,
     rate_interval,
 };
 use serde::de::{MapAccess, Visitor};
@@ -54,6 +54,9 @@ pub struct QueryBody {
     /// Longest segment between two samples that an integral counts; for integrals only.
     #[schema(value_type = Option<String>, example = "1m")]
     pub max_gap: Option<DurationText>,
+    /// What a row's number (its value, or rate) must be, all of it; rows of other numbers are not in the answer, nor counted
+    /// by `limit`.
+    pub having: Option<HavingBody>,
     /// Most rows of the answer; default 1000.
     #[schema(minimum = 1, maximum = 10_000)]
     pub limit: Option<u64>,
@@ -125,6 +128,21 @@ pub struct TimeRangeBody {
     /// A whole number of s, m, h or d before now.
     #[schema(value_type = Option<String>, example = "1h")]
     pub relative: Option<DurationText>,
+}
+
+/// Bounds on a number, of which there is at least one; a number that overflowed is within none.
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, expecting = "an object with numbers as gt, gte, lt or lte")]
+#[schema(min_properties = 1, example = json!({"gt": 90}))]
+pub struct HavingBody {
+    /// Greater than this.
+    pub gt: Option<f64>,
+    /// Greater than or equal to this.
+    pub gte: Option<f64>,
+    /// Less than this.
+    pub lt: Option<f64>,
+    /// Less than or equal to this.
+    pub lte: Option<f64>,
 }
 
 /// A duration such as `5m`, longer than nothing, in milliseconds.
@@ -259,11 +277,12 @@ impl QueryBody {
         let selector = self.selector()?;
         let range = self.time_range.check(limits, now)?;
         let group_by = self.group_by(limits)?;
+        let having = self.having()?;
         let limit = self.limit(limits)?;
         self.refuse_what_does_not_apply()?;
         let interval = self.interval.map(|interval| interval.0);
         let query = match self.query_type {
-            QueryType::Range => Query::Range(RangeQuery { selector, range, limit }),
+            QueryType::Range => Query::Range(RangeQuery { selector, range, having, limit }),
             QueryType::Aggregate => {
                 let aggregation =
                     self.aggregation.ok_or_else(|| refuse("aggregation", "aggregation is missing"))?;
@@ -275,12 +294,13 @@ impl QueryBody {
                     max_gap,
                     group_by,
                     interval,
+                    having,
                     limit,
                 })
             }
             QueryType::Rate => {
                 let interval = interval.unwrap_or_else(|| rate_interval(&range));
-                Query::Rate(RateQuery { selector, range, group_by, interval, limit })
+                Query::Rate(RateQuery { selector, range, group_by, interval, having, limit })
             }
         };
         Ok(Question { query, timeout: self.timeout(limits) })
@@ -349,6 +369,15 @@ impl QueryBody {
             keys.push(key);
         }
         Ok(keys)
+    }
+
+    fn having(&self) -> Result<Having, Error> {
+        let Some(HavingBody { gt, gte, lt, lte }) = self.having else { return Ok(Having::ANY) };
+        let having = Having { gt, gte, lt, lte };
+        if having.is_any() {
+            return Err(refuse("having", "having has none of gt, gte, lt and lte"));
+        }
+        Ok(having)
     }
 
     fn limit(&self, limits: &QueryLimits) -> Result<usize, Error> {
@@ -453,6 +482,20 @@ mod tests {
         let rate = json!({"queryType": "rate", "metricName": "m", "timeRange": {"start": NOW, "end": NOW + 300_001}});
         let Query::Rate(rate) = check(rate).unwrap().query else { panic!() };
         assert_eq!(rate.interval, 5_000);
+    }
+
+    #[test]
+    fn bounds_are_taken_as_they_are() {
+        let having = |having: Value| check(query(json!({"having": having}))).unwrap().query.having();
+        assert_eq!(having(json!({"gt": 90})), Having { gt: Some(90.0), ..Having::ANY });
+        let all = Having { gt: Some(-1.5), gte: Some(0.0), lt: Some(1e300), lte: Some(7.0) };
+        assert_eq!(having(json!({"gt": -1.5, "gte": 0, "lt": 1e300, "lte": 7, })), all);
+        assert_eq!(having(Value::Null), Having::ANY);
+        let error = check(query(json!({"having": {}}))).unwrap_err();
+        assert!(
+            matches!(&error, Error::InvalidQuery(fault) if fault.field.as_deref() == Some("having")),
+            "{error:?}"
+        );
     }
 
     #[test]

@@ -38,7 +38,7 @@ use serde::Deserialize;
 use super::client::{Database, Statement};
 use super::schema::Dialect;
 use super::series::days;
-use crate::model::{DimensionKey, MetricName, Selector, Tenant, TimeRange};
+use crate::model::{DimensionKey, Having, MetricName, Selector, Tenant, TimeRange};
 use crate::store::{Deleted, QueryContext, Result, Retention};
 
 pub use cells::{aggregate, rate};
@@ -205,6 +205,11 @@ impl Selected<'_> {
         }
         statement
     }
+}
+
+/// `statement` with the bounds of `having` bound.
+fn bounded(statement: Statement, having: &Having) -> Statement {
+    having.bounds().fold(statement, |statement, (name, _, bound)| statement.param(name, bound))
 }
 
 /// One row more than an answer may have: it tells whether the answer was cut.

@@ -2,6 +2,7 @@
 
 use super::trial::{DAY, HOUR, SECOND, Trial};
 use crate::model::Aggregation::{self, Avg, Count, Integral, Max, Min, P50, P95, P99, Sum};
+use crate::model::Having;
 
 pub async fn each_aggregation_over_all_samples(t: &mut Trial) {
     t.write(&[("m{host=a}", 0, 1.0), ("m{host=a}", 2_000, 4.0), ("m{host=b}", 1_000, 2.0)]).await;
@@ -169,4 +170,44 @@ pub async fn percentiles_over_many_samples(t: &mut Trial) {
     assert_eq!(t.ask("m").aggregate(P50).await, ["500 n=1001"]);
     assert_eq!(t.ask("m").aggregate(P95).await, ["950 n=1001"]);
     assert_eq!(t.ask("m").aggregate(P99).await, ["990 n=1001"]);
+}
+
+pub async fn rows_out_of_bounds_are_left_out_before_the_limit_counts(t: &mut Trial) {
+    t.write(&[("m{h=a}", 0, 1.0), ("m{h=a}", 1_000, 3.0), ("m{h=b}", 0, 8.0), ("m{h=c}", 1_000, 4.0)]).await;
+    let ask = |bound| t.ask("m").by("h").having(Having { gte: Some(bound), ..Having::ANY });
+    assert_eq!(ask(4.0).aggregate(Aggregation::Sum).await, ["a 4 n=2", "b 8 n=1", "c 4 n=1"]);
+    assert_eq!(ask(4.0).limit(2).aggregate(Aggregation::Sum).await, ["a 4 n=2", "b 8 n=1", "…"]);
+    assert_eq!(ask(4.0).limit(2).aggregate(Aggregation::Avg).await, ["b 8 n=1", "c 4 n=1"]);
+    assert_eq!(ask(2.0).aggregate(Aggregation::Count).await, ["a 2 n=2"]);
+    assert_eq!(ask(4.5).aggregate(Aggregation::Max).await, ["b 8 n=1"]);
+    assert_eq!(ask(3.5).aggregate(Aggregation::Min).await, ["b 8 n=1", "c 4 n=1"]);
+    assert_eq!(ask(2.0).limit(1).aggregate(Aggregation::P50).await, ["a 2 n=2", "…"]);
+    assert_eq!(ask(1.0).aggregate(Aggregation::Integral).await, ["a 2 n=2"]);
+    let none = ask(9.0).aggregate_answer(Aggregation::Max).await.unwrap();
+    assert_eq!((none.rows.len(), none.stats.series_matched, none.stats.truncated), (0, 3, false));
+}
+
+pub async fn bounds_are_of_each_bucket(t: &mut Trial) {
+    t.write(&[
+        ("m{h=a}", 0, 1.0),
+        ("m{h=a}", 60_000, 3.0),
+        ("m{h=b}", 61_000, 8.0),
+        ("m{h=b}", 120_000, 2.0),
+    ])
+    .await;
+    let below = Having { lt: Some(3.5), ..Having::ANY };
+    let ask = || t.ask("m").every(60_000).having(below);
+    assert_eq!(ask().aggregate(Aggregation::Max).await, ["@0 1 n=1", "@120000 2 n=1"]);
+    assert_eq!(
+        ask().by("h").limit(2).aggregate(Aggregation::P99).await,
+        ["a @0 1 n=1", "a @60000 3 n=1", "…"]
+    );
+}
+
+pub async fn what_overflowed_is_within_no_bound(t: &mut Trial) {
+    t.write(&[("m{h=a}", 0, 1.7e308), ("m{h=a}", 1_000, 1.7e308), ("m{h=b}", 0, 1.0)]).await;
+    let ask = |having| t.ask("m").by("h").having(having);
+    let above = Having { gt: Some(0.0), ..Having::ANY };
+    assert_eq!(ask(above).aggregate(Aggregation::Sum).await, ["b 1 n=1"]);
+    assert_eq!(ask(Having::ANY).aggregate_answer(Aggregation::Sum).await.unwrap().rows.len(), 2);
 }

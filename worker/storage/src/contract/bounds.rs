@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::model::Aggregation::{Avg, P95, Sum};
-use crate::model::{Query, RangeQuery, Selector, SeriesLimits, TimeRange};
+use crate::model::{Having, Query, RangeQuery, Selector, SeriesLimits, TimeRange};
 use crate::store::{ErrorKind, QueryContext, StoreError};
 
 use super::trial::{SECOND, T0, Trial, list, metric};
@@ -88,7 +88,8 @@ pub async fn a_closed_store_is_unavailable(t: &mut Trial) {
     some_samples(t).await;
     t.store().close().await.unwrap();
     let selector = Selector::new(metric("m"), Vec::new());
-    let range = RangeQuery { selector, range: TimeRange::new(T0, T0 + 1).unwrap(), limit: 1 };
+    let range =
+        RangeQuery { selector, range: TimeRange::new(T0, T0 + 1).unwrap(), having: Having::ANY, limit: 1 };
     let errors = [
         t.store().write(&t.tenant, t.batch(SeriesLimits::NONE, &[("m", 0, 1.0)])).await.unwrap_err(),
         t.ask("m").range_answer().await.unwrap_err(),

@@ -1,6 +1,6 @@
 //! What an operator asks.
 
-use crate::model::{AggregateQuery, Aggregation, Query, Selector, TimeRange};
+use crate::model::{AggregateQuery, Aggregation, Having, Query, Selector, TimeRange};
 use crate::store::Usage;
 
 use super::trial::{DAY, HOUR, T0, Trial, key, metric};
@@ -53,6 +53,7 @@ pub async fn a_plan_names_the_series_that_match(t: &mut Trial) {
             max_gap: None,
             group_by: vec![key("h")],
             interval: None,
+            having: Having::ANY,
             limit: 10,
         };
         t.store().explain(&t.tenant, &Query::Aggregate(query)).await.unwrap()

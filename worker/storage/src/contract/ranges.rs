@@ -1,6 +1,6 @@
 //! Raw samples.
 
-use crate::model::Aggregation;
+use crate::model::{Aggregation, Having};
 
 use super::trial::{DAY, HOUR, Trial};
 
@@ -105,4 +105,31 @@ pub async fn series_matched_have_a_sample_in_range(t: &mut Trial) {
     assert_eq!(matched(0..2_000).await, 2);
     assert_eq!(matched(0..10_000).await, 3);
     assert_eq!(matched(6_000..10_000).await, 0);
+}
+
+pub async fn samples_out_of_bounds_are_no_rows(t: &mut Trial) {
+    t.write(&[
+        ("m{h=a}", 1_000, 1.0),
+        ("m{h=a}", 2_000, 5.0),
+        ("m{h=a}", 3_000, 9.0),
+        ("m{h=b}", 2_000, 7.0),
+    ])
+    .await;
+    let above = |bound| Having { gt: Some(bound), ..Having::ANY };
+    assert_eq!(t.ask("m").having(above(1.0)).rows().await, ["2000 5 h=a", "2000 7 h=b", "3000 9 h=a"]);
+    assert_eq!(t.ask("m").having(above(1.0)).limit(2).rows().await, ["2000 5 h=a", "2000 7 h=b", "…"]);
+    assert_eq!(t.ask("m").having(above(5.0)).limit(2).rows().await, ["2000 7 h=b", "3000 9 h=a"]);
+    let between = Having { gte: Some(5.0), lt: Some(7.0), ..Having::ANY };
+    assert_eq!(t.ask("m").having(between).rows().await, ["2000 5 h=a"]);
+    let none = t.ask("m").having(above(9.0)).range_answer().await.unwrap();
+    assert_eq!((none.rows.len(), none.stats.series_matched, none.stats.truncated), (0, 2, false));
+}
+
+pub async fn what_was_written_over_is_out_of_bounds_too(t: &mut Trial) {
+    t.write(&[("m{h=a}", 1_000, 9.0), ("m{h=a}", 2_000, 9.0), ("m{h=b}", 1_000, 1.0)]).await;
+    t.write(&[("m{h=a}", 1_000, 1.0), ("m{h=b}", 1_000, 9.0)]).await;
+    let above = Having { gt: Some(5.0), ..Having::ANY };
+    assert_eq!(t.ask("m").having(above).rows().await, ["1000 9 h=b", "2000 9 h=a"]);
+    assert_eq!(t.ask("m").having(above).limit(1).rows().await, ["1000 9 h=b", "…"]);
+    assert_eq!(t.ask("m{h=a}").having(above).limit(1).rows().await, ["2000 9 h=a"]);
 }

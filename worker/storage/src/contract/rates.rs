@@ -1,6 +1,7 @@
 //! Increase per second.
 
 use super::trial::{HOUR, SECOND, Trial};
+use crate::model::Having;
 
 pub async fn a_rate_is_the_increase_per_second(t: &mut Trial) {
     t.write(&[("m", 0, 10.0), ("m", 4_000, 15.0), ("m", 8_000, 35.0)]).await;
@@ -90,4 +91,14 @@ pub async fn rates_over_whole_hours(t: &mut Trial) {
     assert_eq!(t.ask("m").every(HOUR).rate().await, hourly);
     assert_eq!(t.ask("m").over(HOUR..4 * HOUR).every(HOUR).rate().await, hourly[1..]);
     assert_eq!(t.ask("m").over(HOUR + 1..2 * HOUR).every(HOUR).rate().await, ["@3600000 0.09722222222"]);
+}
+
+pub async fn bounds_are_of_the_rate(t: &mut Trial) {
+    t.write(&[("m{h=a}", 0, 0.0), ("m{h=a}", 30_000, 60.0), ("m{h=a}", 90_000, 240.0), ("m{h=b}", 0, 0.0)])
+        .await;
+    t.write(&[("m{h=b}", 30_000, 6.0)]).await;
+    let ask = |having| t.ask("m").by("h").every(60_000).having(having);
+    assert_eq!(ask(Having::ANY).rate().await, ["a @0 1", "a @60000 3", "b @0 0.1"]);
+    assert_eq!(ask(Having { gte: Some(1.0), ..Having::ANY }).rate().await, ["a @0 1", "a @60000 3"]);
+    assert_eq!(ask(Having { lt: Some(3.0), ..Having::ANY }).limit(1).rate().await, ["a @0 1", "…"]);
 }

@@ -19,7 +19,7 @@ use std::time::Duration;
 use crate::clock::{Clock, ManualClock};
 use crate::model::{
     AggregateQuery, AggregateRow, Aggregation, Answer, Batch, DimensionKey, DimensionLimits, Dimensions,
-    ExportQuery, GroupKey, MetricName, NewSeries, RangeQuery, RangeRow, RateQuery, RateRow, Selector,
+    ExportQuery, GroupKey, Having, MetricName, NewSeries, RangeQuery, RangeRow, RateQuery, RateRow, Selector,
     SeriesLimits, Spelling, Tenant, TimeRange,
 };
 use crate::store::{
@@ -178,6 +178,7 @@ impl Trial {
             group_by: Vec::new(),
             interval: None,
             max_gap: None,
+            having: Having::ANY,
             limit: 10_000,
             context: QueryContext::with_timeout(LONG),
         }
@@ -284,6 +285,7 @@ pub struct Ask<'a> {
     group_by: Vec<DimensionKey>,
     interval: Option<i64>,
     max_gap: Option<i64>,
+    having: Having,
     limit: usize,
     context: QueryContext,
 }
@@ -317,6 +319,13 @@ impl Ask<'_> {
         self
     }
 
+    /// Only rows whose number is within bounds.
+    #[must_use]
+    pub fn having(mut self, having: Having) -> Self {
+        self.having = having;
+        self
+    }
+
     /// Up to this many rows.
     #[must_use]
     pub fn limit(mut self, rows: usize) -> Self {
@@ -341,8 +350,12 @@ impl Ask<'_> {
     /// # Errors
     /// What the store says.
     pub async fn range_answer(&self) -> Result<Answer<RangeRow>> {
-        let query =
-            RangeQuery { selector: self.selector.clone(), range: self.time_range(), limit: self.limit };
+        let query = RangeQuery {
+            selector: self.selector.clone(),
+            range: self.time_range(),
+            having: self.having,
+            limit: self.limit,
+        };
         self.trial.store().query_range(&self.trial.tenant, &query, &self.context).await
     }
 
@@ -358,6 +371,7 @@ impl Ask<'_> {
             max_gap: self.max_gap,
             group_by: self.group_by.clone(),
             interval: self.interval,
+            having: self.having,
             limit: self.limit,
         };
         self.trial.store().aggregate(&self.trial.tenant, &query, &self.context).await
@@ -379,6 +393,7 @@ impl Ask<'_> {
             range: self.time_range(),
             group_by: self.group_by.clone(),
             interval: self.interval.expect("an interval"),
+            having: self.having,
             limit: self.limit,
         }
     }

@@ -6,7 +6,7 @@ use fastrand::Rng;
 
 use crate::contract::trial::{DAY, HOUR, SECOND};
 use crate::model::{
-    AggregateQuery, Aggregation, DimensionKey, Dimensions, MetricName, Query, RangeQuery, RateQuery,
+    AggregateQuery, Aggregation, DimensionKey, Dimensions, Having, MetricName, Query, RangeQuery, RateQuery,
     Selector, Tenant, TimeRange,
 };
 use crate::store::{CardinalityCursor, CardinalityQuery, ListQuery};
@@ -30,8 +30,9 @@ pub enum Listing {
 pub fn query(random: &mut Rng, world: &World, tenant: &Tenant, now: i64) -> Query {
     let (selector, range) = about(random, world, tenant, now);
     let limit = if random.u8(..6) == 0 { random.usize(1..30) } else { 10_000 };
+    let having = having(random, world.recent_of(tenant).first().map_or(0.0, |row| row.value));
     match random.u8(..10) {
-        0..2 => Query::Range(RangeQuery { selector, range, limit }),
+        0..2 => Query::Range(RangeQuery { selector, range, having, limit }),
         2..8 => Query::Aggregate(AggregateQuery {
             selector,
             range,
@@ -39,6 +40,7 @@ pub fn query(random: &mut Rng, world: &World, tenant: &Tenant, now: i64) -> Quer
             max_gap: (random.u8(..3) == 0).then(|| *random.choice(&INTERVALS[..7]).expect("some")),
             group_by: keys(random),
             interval: random.bool().then(|| interval(random, &range)),
+            having,
             limit,
         }),
         _ => Query::Rate(RateQuery {
@@ -46,6 +48,7 @@ pub fn query(random: &mut Rng, world: &World, tenant: &Tenant, now: i64) -> Quer
             range,
             group_by: keys(random),
             interval: interval(random, &range),
+            having,
             limit,
         }),
     }
@@ -61,6 +64,7 @@ pub fn additive(random: &mut Rng, world: &World, tenant: &Tenant, now: i64) -> A
         max_gap: None,
         group_by: keys(random),
         interval: None,
+        having: Having::ANY,
         limit: usize::MAX,
     }
 }
@@ -75,6 +79,18 @@ fn about(random: &mut Rng, world: &World, tenant: &Tenant, now: i64) -> (Selecto
             (selector, range(random, row.time))
         }
         _ => (Selector::new(name(random, world), Vec::new()), range(random, now)),
+    }
+}
+
+/// Mostly no bounds, else one or two around a value that somebody wrote. They have so many digits that no sum hits one, where
+/// the last digits of two backends may differ.
+fn having(random: &mut Rng, value: f64) -> Having {
+    let bound = |random: &mut Rng| (value * (0.5 + random.f64()) + random.f64()).clamp(-1e300, 1e300);
+    match random.u8(..18) {
+        0 => Having { gt: Some(bound(random)), ..Having::ANY },
+        1 => Having { lt: Some(bound(random)), ..Having::ANY },
+        2 => Having { gte: Some(bound(random)), lte: Some(2.0 * bound(random).abs()), ..Having::ANY },
+        _ => Having::ANY,
     }
 }
 

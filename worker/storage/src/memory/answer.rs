@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::model::{
     AggregateQuery, AggregateRow, Aggregation, Answer, DimensionKey, Dimensions, ExportQuery, GroupKey,
-    Query, QueryStats, RangeQuery, RangeRow, RateQuery, RateRow, SeriesSamples,
+    Having, Query, QueryStats, RangeQuery, RangeRow, RateQuery, RateRow, SeriesSamples,
 };
 use crate::store::{Plan, QueryContext, Result};
 
@@ -54,8 +54,14 @@ impl<'a> Scan<'a> {
         Ok(samples)
     }
 
-    /// The first `limit` of `rows`.
-    fn answer<Row>(mut self, mut rows: Vec<Row>, limit: usize) -> Answer<Row> {
+    /// The first `limit` of those `rows` whose number, as `number` tells it, is within bounds.
+    fn answer<Row>(
+        mut self,
+        mut rows: Vec<Row>,
+        number: impl Fn(&Row) -> f64,
+        (having, limit): (Having, usize),
+    ) -> Answer<Row> {
+        rows.retain(|row| having.admits(number(row)));
         self.stats.truncated = rows.len() > limit;
         rows.truncate(limit);
         Answer { rows, stats: self.stats }
@@ -74,7 +80,7 @@ pub fn range(state: &TenantState, query: &RangeQuery, context: &QueryContext) ->
     }
     // The sort is stable, and the rows came by series.
     rows.sort_by_key(|row| row.timestamp);
-    Ok(scan.answer(rows, query.limit))
+    Ok(scan.answer(rows, |row| row.value, (query.having, query.limit)))
 }
 
 /// Samples by series, then time, a piece a stretch.
@@ -143,7 +149,8 @@ pub fn aggregate(
         let (value, scale) = number(query.aggregation, cell);
         Weighed { row: AggregateRow { group, timestamp, value, count }, scale }
     };
-    Ok(scan.answer(cells.into_iter().map(row).collect(), query.limit))
+    let rows = cells.into_iter().map(row).collect();
+    Ok(scan.answer(rows, |row: &Weighed<AggregateRow>| row.row.value, (query.having, query.limit)))
 }
 
 /// The number that `aggregation` makes of a cell, and its scale.
@@ -234,7 +241,8 @@ pub fn rate(
         row: RateRow { group, timestamp, rate: steps / width },
         scale: scale / width,
     };
-    Ok(scan.answer(cells.into_iter().map(row).collect(), query.limit))
+    let rows = cells.into_iter().map(row).collect();
+    Ok(scan.answer(rows, |row: &Weighed<RateRow>| row.row.rate, (query.having, query.limit)))
 }
 
 /// The plan: here always a walk over everything.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::having::Having;
 use super::name::{DimensionKey, MetricName};
 use super::series::Dimensions;
 
@@ -165,6 +166,8 @@ pub struct RangeQuery {
     pub selector: Selector,
     /// When.
     pub range: TimeRange,
+    /// What a row's number must be.
+    pub having: Having,
     /// Most rows of the answer.
     pub limit: usize,
 }
@@ -184,6 +187,8 @@ pub struct AggregateQuery {
     pub group_by: Vec<DimensionKey>,
     /// Width of a bucket in milliseconds, > 0; buckets start at multiples of it since the epoch.
     pub interval: Option<i64>,
+    /// What a row's number must be.
+    pub having: Having,
     /// Most rows of the answer.
     pub limit: usize,
 }
@@ -199,6 +204,8 @@ pub struct RateQuery {
     pub group_by: Vec<DimensionKey>,
     /// Width of a bucket in milliseconds, > 0.
     pub interval: i64,
+    /// What a row's number must be.
+    pub having: Having,
     /// Most rows of the answer.
     pub limit: usize,
 }
@@ -262,6 +269,16 @@ impl Query {
             Self::Range(query) => query.range,
             Self::Aggregate(query) => query.range,
             Self::Rate(query) => query.range,
+        }
+    }
+
+    /// What a row's number must be.
+    #[must_use]
+    pub fn having(&self) -> Having {
+        match self {
+            Self::Range(query) => query.having,
+            Self::Aggregate(query) => query.having,
+            Self::Rate(query) => query.having,
         }
     }
 }

@@ -69,6 +69,7 @@ pub fn aggregate(
         carried: None,
         windows: Windows::new(query.range, query.interval),
         detail: detail_of_aggregate(query),
+        having: query.having,
         limit: query.limit,
     };
     match query.aggregation {
@@ -121,6 +122,7 @@ pub fn rate(
         carried,
         windows,
         detail: hours_if_whole(Some(query.interval)),
+        having: query.having,
         limit: query.limit,
     };
     let answer = source.ask(&question, &Increase::new(query))?;

@@ -6,7 +6,7 @@ use clickhouse::Row;
 use serde::Deserialize;
 
 use super::text::{NO_BUCKET, key_parameter};
-use super::{Reader, Selected, Text, one_more};
+use super::{Reader, Selected, Text, bounded, one_more};
 use crate::model::{
     AggregateQuery, AggregateRow, Aggregation, Answer, DimensionKey, GroupKey, QueryStats, RateQuery, RateRow,
 };
@@ -53,6 +53,7 @@ pub async fn aggregate(
     context: &QueryContext,
 ) -> Result<Answer<AggregateRow>> {
     let text = Text {
+        having: query.having,
         keys: query.group_by.len(),
         bucketed: query.interval.is_some(),
         aggregation: Some(query.aggregation),
@@ -85,7 +86,7 @@ pub async fn aggregate(
 /// # Errors
 /// As [`aggregate`].
 pub async fn rate(reader: &Reader<'_>, query: &RateQuery, context: &QueryContext) -> Result<Answer<RateRow>> {
-    let text = Text { keys: query.group_by.len(), bucketed: true, ..Text::default() };
+    let text = Text { having: query.having, keys: query.group_by.len(), bucketed: true, ..Text::default() };
     let cells = Cells {
         text,
         file: include_str!("../sql/rate.sql"),
@@ -109,8 +110,8 @@ impl Cells<'_> {
         let Some(selected) = reader.looked_up(self.selected.clone(), context).await? else {
             return Ok(Answer { rows: Vec::new(), stats: QueryStats::default() });
         };
-        let Text { keys, bucketed, aggregation, .. } = self.text;
-        let text = Text { keys, bucketed, aggregation, ..reader.text(&selected) };
+        let Text { having, keys, bucketed, aggregation, .. } = self.text;
+        let text = Text { having, keys, bucketed, aggregation, ..reader.text(&selected) };
         let mut cells = self.rows(reader, &selected, text, context).await?;
         let most = |of: fn(&CellRow) -> u64| cells.iter().map(of).max().unwrap_or(0);
         let (series_matched, points_scanned) = (most(|row| row.series), most(|row| row.scanned));
@@ -155,6 +156,6 @@ impl Cells<'_> {
             .param("interval", self.interval.unwrap_or(1))
             .param("max_gap", self.max_gap.unwrap_or(i64::MAX))
             .param("rows", one_more(self.limit));
-        reader.ask(statement, context).await
+        reader.ask(bounded(statement, &self.text.having), context).await
     }
 }

@@ -1,7 +1,8 @@
 //! What a query would do, in words.
 
 use super::{Reader, day_of};
-use crate::model::{AggregateQuery, DimensionKey, Query};
+use crate::model::Query;
+use crate::plan::made;
 use crate::store::{Plan, Result};
 
 /// The plan of a query: series by the table of series, samples by the primary key; none is read.
@@ -51,44 +52,4 @@ pub fn estimate(samples: u64, bytes: f64) -> u64 {
 
 fn plural(count: i64, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
-}
-
-fn made(query: &Query) -> Vec<String> {
-    match query {
-        Query::Range(query) => {
-            vec![format!("order by time, then series; keep the first {} rows", query.limit)]
-        }
-        Query::Aggregate(query) => vec![aggregated(query), kept(query.limit)],
-        Query::Rate(query) => {
-            let (by, width) = (groups(&query.group_by), query.interval);
-            vec![
-                format!(
-                    "add the steps of each series per {by} and {width} ms bucket, by the bucket's seconds"
-                ),
-                kept(query.limit),
-            ]
-        }
-    }
-}
-
-fn aggregated(query: &AggregateQuery) -> String {
-    let name = query.aggregation.name();
-    let exactly = if query.aggregation.quantile().is_some() { " of all values, exactly," } else { "" };
-    let gap = query.max_gap.map_or(String::new(), |gap| format!(" without segments over {gap} ms"));
-    let windows = query.interval.map_or("the whole range".to_owned(), |width| format!("{width} ms bucket"));
-    format!("{name}{exactly}{gap} per {} and {windows}", groups(&query.group_by))
-}
-
-fn groups(keys: &[DimensionKey]) -> String {
-    match keys {
-        [] => "one group".to_owned(),
-        keys => {
-            let names: Vec<&str> = keys.iter().map(DimensionKey::as_str).collect();
-            format!("group by {}", names.join(", "))
-        }
-    }
-}
-
-fn kept(limit: usize) -> String {
-    format!("order by group, then time; keep the first {limit} rows")
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use clickhouse::Row;
 use serde::Deserialize;
 
-use super::{Chosen, FEW, Reader, Selected, one_more};
+use super::{Chosen, FEW, Reader, Selected, Text, bounded, one_more};
 use crate::model::{Answer, DimensionKey, Dimensions, QueryStats, RangeQuery, RangeRow};
 use crate::store::{QueryContext, Result, StoreError};
 
@@ -51,11 +51,15 @@ pub async fn range(
         return Ok(Answer { rows: Vec::new(), stats: QueryStats::default() });
     }
     if described.len() as u64 > FEW {
-        return read_in_order(reader, &selected, query.limit, context).await;
+        return read_in_order(reader, &selected, query, context).await;
     }
     // 2. The first samples of few, as they are. IO.
     selected.chosen = Chosen::Few;
     selected.fps = described.iter().map(|series| series.fp).collect();
+    if !query.having.is_any() {
+        // Of a sample that was written twice, the bounds may leave only what was written first.
+        return read_in_order(reader, &selected, query, context).await;
+    }
     let series: HashMap<u64, Dimensions> = described
         .into_iter()
         .map(|series| Ok((series.fp, dimensions(series.pairs)?)))
@@ -65,7 +69,7 @@ pub async fn range(
     let first: Vec<FirstRow> = reader.ask(statement, context).await?;
     // 3. In order, unless one was written twice.
     let Some(rows) = in_order(&first, &series)? else {
-        return read_in_order(reader, &selected, query.limit, context).await;
+        return read_in_order(reader, &selected, query, context).await;
     };
     cut(reader, &selected, rows, query.limit, context).await
 }
@@ -109,15 +113,17 @@ async fn cut(
     Ok(Answer { rows: rows.into_iter().take(limit).map(row).collect(), stats })
 }
 
-/// Samples of many series, or of few whose samples were written twice: surveyed and put in order by the server.
+/// Samples of many series, of few whose samples were written twice, or within bounds: surveyed and put in order by the
+/// server.
 async fn read_in_order(
     reader: &Reader<'_>,
     selected: &Selected<'_>,
-    limit: usize,
+    query: &RangeQuery,
     context: &QueryContext,
 ) -> Result<Answer<RangeRow>> {
-    let text = reader.text(selected).fill(include_str!("../sql/range.sql"));
-    let statement = reader.statement(text, selected).param("rows", one_more(limit));
+    let (limit, having) = (query.limit, query.having);
+    let text = Text { having, ..reader.text(selected) }.fill(include_str!("../sql/range.sql"));
+    let statement = bounded(reader.statement(text, selected), &having).param("rows", one_more(limit));
     let rows: Vec<SampleRow> = reader.ask(statement, context).await?;
     let mut stats = QueryStats::default();
     let mut samples = Vec::with_capacity(rows.len());

@@ -12,8 +12,8 @@ use crate::clickhouse::running::{cancel, running_queries};
 use crate::clock::ManualClock;
 use crate::memory::MemoryStore;
 use crate::model::{
-    AggregateQuery, Aggregation, Batch, DimensionLimits, Dimensions, MetricName, NewSeries, RangeQuery,
-    Selector, SeriesLimits, Tenant, TimeRange,
+    AggregateQuery, Aggregation, Batch, DimensionLimits, Dimensions, Having, MetricName, NewSeries,
+    RangeQuery, Selector, SeriesLimits, Tenant, TimeRange,
 };
 use crate::store::{ErrorKind, MetricsStore, QueryContext, Result, Retention, RunningQuery};
 
@@ -49,6 +49,7 @@ fn of(aggregation: Aggregation) -> AggregateQuery {
         max_gap: None,
         group_by: Vec::new(),
         interval: None,
+        having: Having::ANY,
         limit: 10,
     }
 }
@@ -100,7 +101,7 @@ async fn of_samples_that_share_their_time_the_series_decides_which_are_cut() {
     let (rig, tenant) = (rig().await, tenant());
     let rows: Vec<Row> = (0..9).rev().map(|host| row(&format!("h{host}"), 5, f64::from(host))).collect();
     rig.write(&tenant, &rows).await;
-    let query = RangeQuery { selector: selector(), range: around(), limit: 3 };
+    let query = RangeQuery { selector: selector(), range: around(), having: Having::ANY, limit: 3 };
     let reader = rig.reader(&tenant, forever());
     let answer = range(&reader, &query, &QueryContext::with_timeout(PATIENCE)).await.unwrap();
     let values: Vec<f64> = answer.rows.iter().map(|row| row.value).collect();
@@ -140,7 +141,7 @@ async fn a_few_series_samples_are_those_written_last_too() {
     let minutes = |aggregation| AggregateQuery { interval: Some(60_000), ..of(aggregation) };
     let told = async || {
         let context = QueryContext::with_timeout(PATIENCE);
-        let query = RangeQuery { selector: selector(), range: around(), limit: 5 };
+        let query = RangeQuery { selector: selector(), range: around(), having: Having::ANY, limit: 5 };
         let raw = range(&reader, &query, &context).await.unwrap();
         let maximum = aggregate(&reader, &minutes(Aggregation::Max), &context).await.unwrap();
         let median = aggregate(&reader, &of(Aggregation::P50), &context).await.unwrap();
@@ -163,8 +164,10 @@ async fn a_cut_answer_of_few_series_tells_what_it_would_have_read() {
     let (rig, tenant) = (rig().await, tenant());
     rig.write(&tenant, &(0..30).map(|second| row("a", second * 1_000, 1.0)).collect::<Vec<_>>()).await;
     rig.write(&tenant, &[row("b", 29_000, 1.0)]).await;
-    let (query, reader) =
-        (RangeQuery { selector: selector(), range: around(), limit: 2 }, rig.reader(&tenant, forever()));
+    let (query, reader) = (
+        RangeQuery { selector: selector(), range: around(), having: Having::ANY, limit: 2 },
+        rig.reader(&tenant, forever()),
+    );
     let mut context = QueryContext::with_timeout(PATIENCE);
     let stats = range(&reader, &query, &context).await.unwrap().stats;
     assert_eq!((stats.points_scanned, stats.series_matched, stats.truncated), (31, 2, true));

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::model::Aggregation;
+use crate::model::{Aggregation, Having};
 
 /// Which of a metric's series a statement reads.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -47,6 +47,8 @@ pub struct Text {
     pub long_lists: bool,
     /// Whether `FINAL` is needed whatever a survey says: several servers need not see the same in both.
     pub always_final: bool,
+    /// What a row's number must be.
+    pub having: Having,
     /// How many keys samples are grouped by.
     pub keys: usize,
     /// Whether there are buckets.
@@ -70,10 +72,11 @@ impl Text {
     ///
     /// Aggregates are made of numbers by series and part of the table. With buckets there may be as many numbers
     /// as samples: that pays where few series are bound, which `FINAL` would read, and where a number is small.
-    /// A rate goes through each series' samples in order. So does an integral, but only after a survey.
+    /// A rate goes through each series' samples in order. So does an integral, but only after a survey. Where numbers are
+    /// bounded there may be no row left to tell of all samples, so a survey does.
     #[must_use]
     pub fn one_pass(&self) -> Option<&'static str> {
-        if self.always_final {
+        if self.always_final || !self.having.is_any() {
             return None;
         }
         let Some(aggregation) = self.aggregation else { return Some(include_str!("../sql/rate_arrays.sql")) };
@@ -105,6 +108,8 @@ impl Text {
                 self.fill(include_str!("../sql/chosen.sql")).into()
             }
             "FILTERS" if self.chosen == Chosen::Filtered => self.filters().into(),
+            "HAVING" => self.having_of("made").into(),
+            "HAVING_OF_SAMPLES" => self.having_of("v").into(),
             "LIVING" => include_str!("../sql/living.sql").into(),
             "NONE" => format!("toInt64({NO_BUCKET})").into(),
             "GROUP" if self.grouped() => "names".into(),
@@ -128,6 +133,16 @@ impl Text {
             }
         });
         equal.into_iter().chain(listed).collect::<Vec<_>>().join("\n    ")
+    }
+
+    /// What must hold of the number that a row has.
+    fn having_of(&self, number: &str) -> String {
+        if self.having.is_any() {
+            return String::new();
+        }
+        let bounds =
+            self.having.bounds().map(|(name, sign, _)| format!(" AND {number} {sign} {{{name}:Float64}}"));
+        format!("WHERE isFinite({number}){}", bounds.collect::<String>())
     }
 
     /// The values of the keys that samples are grouped by: of single keys, since then no others are read.
@@ -241,6 +256,7 @@ mod tests {
                     lists: at & 3,
                     long_lists: at & 4 > 0,
                     always_final: at & 4 > 0,
+                    having: Having { gt: (at & 2 > 0).then_some(1.0), ..Having::ANY },
                     keys: at & 1,
                     bucketed: at & 2 > 0,
                     aggregation: Some(aggregation),

@@ -8,5 +8,6 @@ FROM
     GROUP BY @ID@ bucket
 ) AS cells
 @NAMED@
+@HAVING@
 ORDER BY group, bucket
 LIMIT {rows:UInt64}

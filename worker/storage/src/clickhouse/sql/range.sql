@@ -11,7 +11,7 @@ SELECT
     0, 0
 FROM
 (
-    SELECT fp, time, v FROM @SAMPLES@ AS latest ORDER BY time LIMIT {rows:UInt64} WITH TIES
+    SELECT fp, time, v FROM @SAMPLES@ AS latest @HAVING_OF_SAMPLES@ ORDER BY time LIMIT {rows:UInt64} WITH TIES
 ) AS first
 INNER JOIN
 (

@@ -106,7 +106,7 @@ mod format_1 {
     use super::*;
     use crate::contract::trial::{DAY, HOUR, SECOND, T0, metric, series};
     use crate::model::{
-        AggregateQuery, Aggregation, Batch, DimensionKey, NewSeries, Selector, SeriesLimits, Tenant,
+        AggregateQuery, Aggregation, Batch, DimensionKey, Having, NewSeries, Selector, SeriesLimits, Tenant,
         TimeRange,
     };
     use crate::store::{QueryContext, Retention};
@@ -156,6 +156,7 @@ mod format_1 {
             max_gap: None,
             group_by: vec![DimensionKey::new("host").unwrap()],
             interval: None,
+            having: Having::ANY,
             limit: 10,
         };
         let context = QueryContext::with_timeout(Duration::from_secs(60));

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use crate::clock::{Clock, ManualClock};
 use crate::contract::trial::{DAY, SECOND, T0, metric, series};
-use crate::model::{Batch, NewSeries, RangeQuery, Selector, SeriesLimits, Tenant, TimeRange};
+use crate::model::{Batch, Having, NewSeries, RangeQuery, Selector, SeriesLimits, Tenant, TimeRange};
 use crate::rocksdb::backup;
 use crate::rocksdb::check::{Report, check};
 use crate::rocksdb::tables::Tables;
@@ -69,7 +69,7 @@ async fn write(store: &RocksDb, time: i64) {
 async fn seen(store: &RocksDb) -> (usize, usize) {
     let range = TimeRange::new(T0 - 3 * YEAR, T0 + 3 * YEAR).unwrap();
     let selector = Selector::new(metric("m"), Vec::new());
-    let query = RangeQuery { selector, range, limit: 1_000 };
+    let query = RangeQuery { selector, range, having: Having::ANY, limit: 1_000 };
     let context = QueryContext::with_timeout(Duration::from_secs(60));
     let rows = store.query_range(&tenant(), &query, &context).await.unwrap().rows.len();
     let list = ListQuery { prefix: String::new(), after: None, limit: 10 };

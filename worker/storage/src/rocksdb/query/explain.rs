@@ -1,6 +1,7 @@
 //! What a query would do, in words.
 
-use crate::model::{AggregateQuery, DimensionKey, Query, RangeQuery, RateQuery};
+use crate::model::Query;
+use crate::plan::made;
 use crate::rocksdb::scan::{Detail, ScanSpec, SeriesScan};
 use crate::store::{Plan, Result};
 
@@ -42,11 +43,7 @@ pub fn explain(catalog: &dyn Catalog, scan: &impl SeriesScan, query: &Query) -> 
     (plan.series, plan.samples, plan.bytes) = (selected.ids.len() as u64, estimate.samples, estimate.bytes);
     plan.steps.push(format!("{looked_up}: {} series", plan.series));
     plan.steps.push(format!("{} from {} to {} (Unix ms)", how(detail), range.start(), range.end()));
-    match query {
-        Query::Range(query) => plan.steps.extend(steps_of_range(query)),
-        Query::Aggregate(query) => plan.steps.extend(steps_of_aggregate(query)),
-        Query::Rate(query) => plan.steps.extend(steps_of_rate(query)),
-    }
+    plan.steps.extend(made(query));
     Ok(plan)
 }
 
@@ -56,38 +53,4 @@ fn how(detail: Detail) -> &'static str {
         Detail::Hours => "read hour summaries where they may answer, decode samples elsewhere",
         Detail::Samples => "decode every sample",
     }
-}
-
-fn steps_of_range(query: &RangeQuery) -> [String; 1] {
-    [format!("order by time, then series; keep the first {} rows", query.limit)]
-}
-
-fn steps_of_aggregate(query: &AggregateQuery) -> [String; 2] {
-    let name = query.aggregation.name();
-    let exactly = if query.aggregation.quantile().is_some() { " of all values, exactly," } else { "" };
-    let gap = query.max_gap.map_or(String::new(), |gap| format!(" without segments over {gap} ms"));
-    let windows = query.interval.map_or("the whole range".to_owned(), |width| format!("{width} ms bucket"));
-    [format!("{name}{exactly}{gap} per {} and {windows}", groups(&query.group_by)), kept(query.limit)]
-}
-
-fn steps_of_rate(query: &RateQuery) -> [String; 2] {
-    let (by, width) = (groups(&query.group_by), query.interval);
-    [
-        format!("add the steps of each series per {by} and {width} ms bucket, by the bucket's seconds"),
-        kept(query.limit),
-    ]
-}
-
-fn groups(keys: &[DimensionKey]) -> String {
-    match keys {
-        [] => "one group".to_owned(),
-        keys => {
-            let keys: Vec<&str> = keys.iter().map(DimensionKey::as_str).collect();
-            format!("group by {}", keys.join(", "))
-        }
-    }
-}
-
-fn kept(limit: usize) -> String {
-    format!("order by group, then time; keep the first {limit} rows")
 }

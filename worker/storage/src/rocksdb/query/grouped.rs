@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use rayon::ThreadPool;
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
-use crate::model::{Answer, DimensionKey, GroupKey, QueryStats, Selector, TimeRange};
+use crate::model::{Answer, DimensionKey, GroupKey, Having, QueryStats, Selector, TimeRange};
 use crate::rocksdb::scan::{Detail, Piece, ScanSpec, SeriesScan};
 use crate::store::{QueryContext, Result, StoreError};
 
@@ -50,6 +50,8 @@ pub struct Question<'a> {
     pub windows: Windows,
     /// How much of each sample is needed.
     pub detail: Detail,
+    /// What a row's number must be.
+    pub having: Having,
     /// Most rows.
     pub limit: usize,
 }
@@ -246,16 +248,14 @@ impl<S: SeriesScan, M: Measure> Job<'_, S, M> {
         *known = Some(known.map_or(last, |known| known.min(last)));
     }
 
-    /// One more row than the limit, to know whether there is one.
+    /// One more row than the limit, to know whether there is one; all where numbers are bounded, which are known last.
     fn wanted(&self) -> usize {
-        self.question.limit.saturating_add(1)
+        if self.question.having.is_any() { self.question.limit.saturating_add(1) } else { usize::MAX }
     }
 
     fn answer(&self, part: Part<'_, M::Cell>) -> Result<Answer<Found>> {
         let Part { cells, matched, points, held } = part;
-        let mut cells = cells.into_rows();
-        let truncated = cells.len() > self.question.limit;
-        cells.truncate(self.question.limit);
+        let cells = cells.into_rows();
         let _rows = self.memory.hold(cells.len() * ROW_BYTES)?;
         let values: Result<Vec<(u32, u64, f64, u64)>> = cells
             .into_par_iter()
@@ -265,8 +265,12 @@ impl<S: SeriesScan, M: Measure> Job<'_, S, M> {
             })
             .collect();
         drop(held);
+        let mut values = values?;
+        values.retain(|(_, _, value, _)| self.question.having.admits(*value));
+        let truncated = values.len() > self.question.limit;
+        values.truncate(self.question.limit);
         let stats = QueryStats { points_scanned: points, series_matched: matched, truncated };
-        Ok(Answer { rows: self.named(values?), stats })
+        Ok(Answer { rows: self.named(values), stats })
     }
 
     /// Rows with the names of their groups, each looked up once.

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::model::{AggregateQuery, Aggregation, MetricName, Query, RangeQuery, RateQuery};
+use crate::model::{AggregateQuery, Aggregation, Having, MetricName, Query, RangeQuery, RateQuery};
 use crate::rocksdb::summary::HOUR;
 use crate::store::{ErrorKind, QueryContext, Result};
 
@@ -28,6 +28,7 @@ fn by_host(aggregation: Aggregation, interval: Option<i64>, limit: usize) -> Agg
         max_gap: None,
         group_by: keys(&["host"]),
         interval,
+        having: Having::ANY,
         limit,
     }
 }
@@ -35,12 +36,14 @@ fn by_host(aggregation: Aggregation, interval: Option<i64>, limit: usize) -> Agg
 /// Asks every kind of question.
 fn every_question(store: &Plain, context: &QueryContext) -> [Result<usize>; 4] {
     let pool = pool();
-    let ranged = RangeQuery { selector: selector(&[]), range: between(0, HOUR), limit: 100 };
+    let ranged =
+        RangeQuery { selector: selector(&[]), range: between(0, HOUR), having: Having::ANY, limit: 100 };
     let rated = RateQuery {
         selector: selector(&[]),
         range: between(60_000, HOUR),
         group_by: Vec::new(),
         interval: 60_000,
+        having: Having::ANY,
         limit: 100,
     };
     let average = by_host(Aggregation::Avg, None, 100);
@@ -109,7 +112,8 @@ fn groups_past_the_limit_are_counted_but_neither_read_nor_held() {
 #[test]
 fn rows_past_the_limit_are_neither_read_nor_held() {
     let store = hosts(5_000);
-    let query = RangeQuery { selector: selector(&[]), range: between(0, HOUR), limit: 10 };
+    let query =
+        RangeQuery { selector: selector(&[]), range: between(0, HOUR), having: Having::ANY, limit: 10 };
     let mut bounded = context();
     // 45,000 for the series themselves, 320,000 while they are ranked; each task's few rows; all 300,000 rows would
     // take megabytes.
@@ -207,6 +211,7 @@ fn a_plan_names_every_step_and_what_it_would_read() {
         range: between(HOUR / 2, HOUR),
         group_by: Vec::new(),
         interval: HOUR,
+        having: Having::ANY,
         limit: 5,
     };
     let plan = super::explain(&store, &store, &Query::Rate(rated)).unwrap();

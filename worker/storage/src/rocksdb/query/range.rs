@@ -155,6 +155,9 @@ impl<S: SeriesScan> Job<'_, S> {
                 if *time > earliest.latest {
                     break;
                 }
+                if !self.query.having.admits(*value) {
+                    continue;
+                }
                 earliest.push(Row { time: *time, rank, series, value: *value })?;
             }
             earliest.settle()

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::{
-    AggregateQuery, AggregateRow, Aggregation, Answer, Dimensions, GroupKey, QueryStats, RangeQuery,
+    AggregateQuery, AggregateRow, Aggregation, Answer, Dimensions, GroupKey, Having, QueryStats, RangeQuery,
     RangeRow, RateQuery, RateRow, Selector, TimeRange,
 };
 use crate::rocksdb::summary::HOUR;
@@ -26,7 +26,13 @@ fn group_of(dimensions: &Dimensions, by: &[crate::model::DimensionKey]) -> Group
     by.iter().map(|key| dimensions.get(key.as_str()).cloned()).collect()
 }
 
-fn cut<Row>(mut rows: Vec<Row>, limit: usize, matched: usize) -> Answer<Row> {
+fn cut<Row>(
+    mut rows: Vec<Row>,
+    number: impl Fn(&Row) -> f64,
+    (having, limit): (Having, usize),
+    matched: usize,
+) -> Answer<Row> {
+    rows.retain(|row| having.admits(number(row)));
     let truncated = rows.len() > limit;
     rows.truncate(limit);
     let stats = QueryStats { points_scanned: 0, series_matched: matched as u64, truncated };
@@ -42,7 +48,7 @@ fn range(store: &Plain, query: &RangeQuery) -> Answer<RangeRow> {
         }
     }
     rows.sort_by(|one, other| (one.timestamp, &one.dimensions).cmp(&(other.timestamp, &other.dimensions)));
-    cut(rows, query.limit, series.len())
+    cut(rows, |row| row.value, (query.having, query.limit), series.len())
 }
 
 /// What a row is made of: samples, and terms of its value.
@@ -118,7 +124,7 @@ fn aggregate(store: &Plain, query: &AggregateQuery) -> Answer<(AggregateRow, f64
         let (value, count) = (made.value(query.aggregation), made.samples.len() as u64);
         (AggregateRow { group, timestamp, value, count }, made.scale())
     };
-    cut(made.into_iter().map(row).collect(), query.limit, series.len())
+    cut(made.into_iter().map(row).collect(), |(row, _)| row.value, (query.having, query.limit), series.len())
 }
 
 fn rate(store: &Plain, query: &RateQuery) -> Answer<RateRow> {
@@ -141,7 +147,7 @@ fn rate(store: &Plain, query: &RateQuery) -> Answer<RateRow> {
         timestamp,
         rate: sum / (width as f64 / 1_000.0),
     };
-    cut(sums.into_iter().map(row).collect(), query.limit, matched)
+    cut(sums.into_iter().map(row).collect(), |row| row.rate, (query.having, query.limit), matched)
 }
 
 /// Some hours of some series: gaps, resets, negative values, absent keys, one series without samples.
@@ -184,7 +190,19 @@ struct Asked {
     range: TimeRange,
     group_by: Vec<crate::model::DimensionKey>,
     interval: Option<i64>,
+    having: Having,
     limit: usize,
+}
+
+/// Mostly no bounds, else one or two that some rows lie within.
+fn random_having(random: &mut fastrand::Rng) -> Having {
+    let bound = |random: &mut fastrand::Rng| random.f64() * 120.0 - 60.0;
+    match random.u8(0..6) {
+        0 => Having { gt: Some(bound(random)), ..Having::ANY },
+        1 => Having { lte: Some(bound(random)), ..Having::ANY },
+        2 => Having { gte: Some(-bound(random).abs()), lt: Some(bound(random).abs()), ..Having::ANY },
+        _ => Having::ANY,
+    }
 }
 
 fn random_question(random: &mut fastrand::Rng, base: i64) -> Asked {
@@ -200,6 +218,7 @@ fn random_question(random: &mut fastrand::Rng, base: i64) -> Asked {
         range: between(start, start + length),
         group_by: keys(groups[random.usize(0..groups.len())]),
         interval: widths[random.usize(0..widths.len())],
+        having: random_having(random),
         limit: [1, 5, 100, 10_000][random.usize(0..4)],
     }
 }
@@ -226,6 +245,7 @@ fn random_aggregates_are_those_of_the_reference() {
                 max_gap: gaps[random.usize(0..6)].filter(|_| aggregation == Aggregation::Integral),
                 group_by: asked.group_by,
                 interval: asked.interval,
+                having: asked.having,
                 limit: asked.limit,
             };
             let what = format!("seed {seed}, question {question}: {query:?}");
@@ -255,6 +275,7 @@ fn random_rates_are_those_of_the_reference() {
                 range: asked.range,
                 group_by: asked.group_by,
                 interval: asked.interval.unwrap_or(60_000),
+                having: asked.having,
                 limit: asked.limit,
             };
             let what = format!("seed {seed}, question {question}: {query:?}");
@@ -278,8 +299,8 @@ fn random_ranges_are_those_of_the_reference() {
         let mut random = fastrand::Rng::with_seed(seed);
         let (store, base) = random_store(&mut random);
         for question in 0..12 {
-            let Asked { selector, range: when, limit, .. } = random_question(&mut random, base);
-            let query = RangeQuery { selector, range: when, limit };
+            let Asked { selector, range: when, having, limit, .. } = random_question(&mut random, base);
+            let query = RangeQuery { selector, range: when, having, limit };
             let what = format!("seed {seed}, question {question}: {query:?}");
             let got = super::range(&store, &store, &query, &context(), &pool).unwrap();
             let expected = range(&store, &query);
@@ -300,6 +321,7 @@ fn points_scanned_are_samples_by_value_or_by_summary() {
         max_gap: None,
         group_by: Vec::new(),
         interval: None,
+        having: Having::ANY,
         limit: 10,
     };
     let answer = super::aggregate(&store, &store, &query, &context(), &pool()).unwrap();
