@@ -34,7 +34,7 @@ pub struct Round {
 }
 
 impl Fleet {
-    /// A fleet of `series / 10` machines, whose first round is a little after `start`.
+    /// A fleet of `series / 10` machines, whose first round is a little after `start`, where that is a multiple of [`STEP`].
     #[must_use]
     pub fn new(series: usize, shape: Shape, start: i64, seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed);

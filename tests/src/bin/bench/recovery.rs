@@ -25,7 +25,7 @@ pub fn measure(comparison: &mut Comparison, plan: &Plan) {
     let series = plan.size.of(SERIES);
     let samples = series * ROUNDS;
     println!("recovery: kill -9 with {} samples of {series} series acknowledged", short(samples as f64));
-    let start = now() - STEP * (ROUNDS as i64 + 6);
+    let start = now() / STEP * STEP - STEP * (ROUNDS as i64 + 6);
     let mut fleet = Fleet::new(series, Shape::Decimals, start, 9);
     let mut encoder = Encoder::with_batch(Protocol::RemoteWrite, 10_000);
     let bodies = encoder.next(&mut fleet, ROUNDS_OF_A_REQUEST, ROUNDS / ROUNDS_OF_A_REQUEST);

@@ -54,16 +54,10 @@ fn seal(inner: &Arc<Inner>, frozen: &Frozen) -> Result<()> {
     let blobs = series.chunks(DEFINITIONS_OF_A_BLOB).flat_map(|ids| inner.index.definitions_of(ids));
     inner.tables.add_definitions(inner.new_layer_id(), blobs)?;
     // 3. One synced change of `meta` makes them what the store consists of. IO.
-    let dirty = std::mem::take(&mut *inner.dirty_days.lock());
-    let mut batch = MetaBatch::default();
-    for record in &records {
-        put_layer(&mut batch, record)?;
-    }
-    inner.put_state(&mut batch, frozen, &dirty)?;
-    if let Err(error) = inner.tables.write_meta(batch) {
-        inner.dirty_days.lock().extend(dirty);
-        return Err(error);
-    }
+    inner.write_with_presence(|batch| {
+        records.iter().try_for_each(|record| put_layer(batch, record))?;
+        inner.put_state(batch, frozen)
+    })?;
     // 4. Queries change over in one step; then the log may forget. Can't fail.
     let samples: u64 = records.iter().map(LayerRecord::samples).sum();
     let bytes: u64 = records.iter().map(LayerRecord::bytes).sum();
@@ -125,13 +119,7 @@ pub fn rewrite_definitions(inner: &Arc<Inner>) -> Result<()> {
     let parts = ids.chunks(DEFINITIONS_OF_A_BLOB);
     inner.tables.add_definitions(number, parts.flat_map(|ids| inner.index.definitions_of(ids)))?;
     // `meta` must not name a series as present whose definition goes now.
-    let dirty = std::mem::take(&mut *inner.dirty_days.lock());
-    let mut batch = MetaBatch::default();
-    let put = inner.put_presence(&mut batch, &dirty).and_then(|()| inner.tables.write_meta(batch));
-    if let Err(error) = put {
-        inner.dirty_days.lock().extend(dirty);
-        return Err(error);
-    }
+    inner.write_with_presence(|_batch| Ok(()))?;
     inner.tables.drop_definitions_before(number)?;
     inner.stored_definitions.store(inner.index.series(), Ordering::Relaxed);
     tracing::info!(stored, kept = inner.index.series(), "rewrote the definitions of series");
@@ -177,6 +165,21 @@ pub fn put_layer(batch: &mut MetaBatch, record: &LayerRecord) -> Result<()> {
 }
 
 impl Inner {
+    /// Writes to `meta` which series are present on the days that have changed, then what `put` adds; where any of it fails,
+    /// those days are kept for the next time.
+    fn write_with_presence(&self, put: impl FnOnce(&mut MetaBatch) -> Result<()>) -> Result<()> {
+        let dirty = std::mem::take(&mut *self.dirty_days.lock());
+        let mut batch = MetaBatch::default();
+        let written = self
+            .put_presence(&mut batch, &dirty)
+            .and_then(|()| put(&mut batch))
+            .and_then(|()| self.tables.write_meta(batch));
+        if written.is_err() {
+            self.dirty_days.lock().extend(dirty);
+        }
+        written
+    }
+
     /// Adds to `batch` which series are present on each of `dirty`.
     fn put_presence(&self, batch: &mut MetaBatch, dirty: &super::commit::DirtyDays) -> Result<()> {
         for (tenant, day) in dirty {
@@ -194,14 +197,8 @@ impl Inner {
         Ok(())
     }
 
-    /// Adds to `batch` everything beside layers that belongs to "sealed through the last commit of `frozen`".
-    pub(super) fn put_state(
-        &self,
-        batch: &mut MetaBatch,
-        frozen: &Frozen,
-        dirty: &super::commit::DirtyDays,
-    ) -> Result<()> {
-        self.put_presence(batch, dirty)?;
+    /// Adds to `batch` everything beside layers and presence that belongs to "sealed through the last commit of `frozen`".
+    fn put_state(&self, batch: &mut MetaBatch, frozen: &Frozen) -> Result<()> {
         for (metric, commit, before) in self.view.load().cut_offs.iter() {
             batch.put(Prefix::CutOff, &cut_off_key(metric, commit), &before.to_be_bytes());
         }
