@@ -9,6 +9,8 @@ use std::sync::mpsc::Sender;
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::TimeRange;
+
 use super::commit::Accepted;
 use super::head::Head;
 
@@ -79,6 +81,19 @@ impl LayerRecord {
     #[must_use]
     pub fn overlaps(&self, metric: u32, start: i64, end: i64) -> bool {
         self.min_time < end && start <= self.max_time && self.metrics.contains_key(&metric)
+    }
+
+    /// About how many samples of `metric` it holds in `range`, were they spread evenly over its time.
+    #[must_use]
+    pub fn samples_within(&self, metric: u32, range: TimeRange) -> u64 {
+        let Some(totals) = self.metrics.get(&metric) else { return 0 };
+        let (first, last) = (self.min_time.max(range.start()), self.max_time.min(range.end() - 1));
+        let (shared, all) = (
+            i128::from(last) - i128::from(first) + 1,
+            i128::from(self.max_time) - i128::from(self.min_time) + 1,
+        );
+        let within = i128::from(totals.samples) * shared.max(0) / all.max(1);
+        u64::try_from(within).unwrap_or(totals.samples)
     }
 }
 

@@ -27,8 +27,6 @@ mod limits;
 #[cfg(test)]
 mod reference;
 
-use rayon::ThreadPool;
-
 use crate::model::{
     AggregateQuery, AggregateRow, Aggregation, Answer, QueryStats, RateQuery, RateRow, TimeRange,
 };
@@ -39,6 +37,7 @@ use super::summary::HOUR;
 
 pub use catalog::{Catalog, Grouping, Selected};
 pub use explain::explain;
+pub use parallel::Threads;
 pub use range::range;
 
 use grouped::{Question, Source};
@@ -58,9 +57,9 @@ pub fn aggregate(
     scan: &impl SeriesScan,
     query: &AggregateQuery,
     context: &QueryContext,
-    pool: &ThreadPool,
+    threads: Threads<'_>,
 ) -> Result<Answer<AggregateRow>> {
-    let source = Source { catalog, scan, context, pool };
+    let source = Source { catalog, scan, context, threads };
     let question = Question {
         selector: &query.selector,
         group_by: &query.group_by,
@@ -109,9 +108,9 @@ pub fn rate(
     scan: &impl SeriesScan,
     query: &RateQuery,
     context: &QueryContext,
-    pool: &ThreadPool,
+    threads: Threads<'_>,
 ) -> Result<Answer<RateRow>> {
-    let source = Source { catalog, scan, context, pool };
+    let source = Source { catalog, scan, context, threads };
     let windows = Windows::new(query.range, Some(query.interval));
     let (scanned, carried) = reach_of_rate(query);
     let question = Question {

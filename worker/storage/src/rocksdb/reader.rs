@@ -8,6 +8,7 @@ mod series;
 mod source;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use crate::model::TimeRange;
 use crate::store::{QueryContext, Result};
@@ -17,7 +18,7 @@ use super::layer::{Layer, View, day_of};
 use super::merge::merge_samples;
 use super::page::Scratch;
 use super::scan::{Detail, Piece, ScanEstimate, ScanSpec, SeriesScan, Visitor};
-use super::tables::Tables;
+use super::tables::{Tables, Tier};
 
 use series::Assembler;
 use source::Source;
@@ -34,6 +35,7 @@ const ESTIMATE_SERIES: usize = 2_048;
 #[derive(Debug)]
 pub struct Reader<'a> {
     tables: &'a Tables,
+    tier: Tier<'a>,
     view: Arc<View>,
     floor: i64,
 }
@@ -42,7 +44,13 @@ impl<'a> Reader<'a> {
     /// Reads `view` from `floor` (Unix milliseconds) on: now − retention.
     #[must_use]
     pub fn new(tables: &'a Tables, view: Arc<View>, floor: i64) -> Self {
-        Self { tables, view, floor }
+        Self { tables, tier: Tier::All, view, floor }
+    }
+
+    /// The same, but from memory alone: where that isn't enough, `missed` is set and a scan fails.
+    #[must_use]
+    pub fn in_memory(self, missed: &'a AtomicBool) -> Self {
+        Self { tier: Tier::Memory(missed), ..self }
     }
 
     /// The part of a range that may be shown.
@@ -84,7 +92,7 @@ impl<'a> Reader<'a> {
     ) -> Result<Vec<Source<'_>>> {
         let mut sources = Vec::new();
         for (layer, from) in self.layers(spec.metric, shown) {
-            let source = Source::open(self.tables, &layer.record, from, spec, ids)?;
+            let source = Source::open((self.tables, self.tier), &layer.record, from, spec, ids)?;
             meter.count(0)?;
             if !source.is_empty() {
                 sources.push(source);

@@ -7,14 +7,14 @@ mod records;
 mod stored;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
 use ::rocksdb::checkpoint::Checkpoint;
 use ::rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBPinnableSlice, DBRecoveryMode,
-    IngestExternalFileOptions, Options, SstFileWriter, WriteBatch, WriteOptions,
+    IngestExternalFileOptions, Options, ReadOptions, ReadTier, SstFileWriter, WriteBatch, WriteOptions,
 };
 
 use crate::store::{ErrorKind, Result, StoreError};
@@ -233,10 +233,10 @@ impl Tables {
     ///
     /// # Errors
     /// `Corrupt` when it is missing or fails RocksDB's checksum.
-    pub fn page(&self, key: &PageKey) -> Result<DBPinnableSlice<'_>> {
+    pub fn page(&self, key: &PageKey, tier: Tier<'_>) -> Result<DBPinnableSlice<'_>> {
         self.db
-            .get_pinned_cf(self.family(PAGES)?, key.encode(Prefix::Page))
-            .map_err(failed)?
+            .get_pinned_cf_opt(self.family(PAGES)?, key.encode(Prefix::Page), &tier.options())
+            .map_err(|error| tier.failed(error))?
             .ok_or_else(|| StoreError::corrupt(format!("{key:?} has a summary but no page")))
     }
 
@@ -248,9 +248,10 @@ impl Tables {
         &self,
         (day, layer, metric): (i32, u64, u32),
         ids: &[u32],
+        tier: Tier<'_>,
         visit: &mut dyn FnMut(PageKey, &[u8]) -> Result<()>,
     ) -> Result<()> {
-        let mut iterator = self.db.raw_iterator_cf(self.family(SUMMARIES)?);
+        let mut iterator = self.db.raw_iterator_cf_opt(self.family(SUMMARIES)?, tier.options());
         let mut rest = ids;
         while let Some(id) = rest.first() {
             let wanted = PageKey { day, layer, metric, first_series: *id, last_series: u32::MAX };
@@ -264,7 +265,7 @@ impl Tables {
                 }
                 _ => {
                     // A table that can't be read looks like one without the page until the next seek.
-                    iterator.status().map_err(failed)?;
+                    iterator.status().map_err(|error| tier.failed(error))?;
                     // No page holds this one: go on with the first series of the next page.
                     match iterator.valid() {
                         true => iterator.next(),
@@ -276,7 +277,7 @@ impl Tables {
                 }
             }
         }
-        iterator.status().map_err(failed)
+        iterator.status().map_err(|error| tier.failed(error))
     }
 
     /// The keys of a layer's pages, ascending.
@@ -536,6 +537,34 @@ impl LayerWriter<'_> {
     pub fn finish(mut self) -> Result<()> {
         self.pages.finish().map_err(failed)?;
         self.summaries.finish().map_err(failed)
+    }
+}
+
+/// Where a read looks.
+#[derive(Debug, Clone, Copy)]
+pub enum Tier<'a> {
+    /// Wherever it is: it may wait for the disk.
+    All,
+    /// Only in memory. What isn't there is noted, and an error.
+    Memory(&'a AtomicBool),
+}
+
+impl Tier<'_> {
+    fn options(self) -> ReadOptions {
+        let mut options = ReadOptions::default();
+        if matches!(self, Self::Memory(_)) {
+            options.set_read_tier(ReadTier::BlockCache);
+        }
+        options
+    }
+
+    fn failed(self, error: ::rocksdb::Error) -> StoreError {
+        if let Self::Memory(missed) = self
+            && error.kind() == ::rocksdb::ErrorKind::Incomplete
+        {
+            missed.store(true, Ordering::Relaxed);
+        }
+        failed(error)
     }
 }
 

@@ -1,6 +1,9 @@
 //! Where queries work, by how many samples they look at: each lane has threads of its own, so that a question over few
 //! finds one free however many there are over more.
 //!
+//! What is little takes no lane: it is answered by the thread that asks, if all of it is in memory. Waking another thread and
+//! being woken by it would be most of what it takes.
+//!
 //! | lane | samples | at once | of one tenant | threads' niceness |
 //! | --- | --- | --- | --- | --- |
 //! | quick | at most [`QUICK_SAMPLES`] | 4 a thread | 2 a thread | 0 |
@@ -18,6 +21,10 @@ use crate::store::{Result, StoreError};
 
 use super::turns::{Turn, Turns};
 
+/// A query over so many samples is done in a tenth of a millisecond.
+pub(super) const LITTLE_SAMPLES: u64 = 25_000;
+/// And one over so many series, each of which is looked up.
+const LITTLE_SERIES: u64 = 128;
 /// A query over so many samples is done in milliseconds.
 pub(super) const QUICK_SAMPLES: u64 = 200_000;
 /// Heavy queries at once.
@@ -30,6 +37,20 @@ pub(super) struct Lanes {
     light: (ThreadPool, Turns),
     heavy: (ThreadPool, Turns),
     heavy_samples: u64,
+}
+
+/// About how much a query looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Rough {
+    pub(super) series: u64,
+    pub(super) samples: u64,
+}
+
+impl Rough {
+    /// Whether the thread that asks may answer.
+    pub(super) fn is_little(self) -> bool {
+        self.series <= LITTLE_SERIES && self.samples <= LITTLE_SAMPLES
+    }
 }
 
 /// Which lane.

@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -17,19 +17,19 @@ use crate::model::{
 };
 use crate::rocksdb::commit::{self, Committer, Done, Work};
 use crate::rocksdb::index::{Definitions, RoughSeries, TenantIndex};
-use crate::rocksdb::query::{self, Catalog};
+use crate::rocksdb::query::{self, Catalog, Threads};
 use crate::rocksdb::reader::Reader;
 use crate::rocksdb::record::Rows;
 use crate::rocksdb::scan::{Detail, Piece, ScanSpec, SeriesScan};
 use crate::rocksdb::{backup, merge, seal};
 use crate::store::{
-    Backup, CardinalityPage, CardinalityQuery, Deleted, Export, Gauge, Health, ListPage, ListQuery,
-    MetricsStore, Plan, QueryContext, Refusal, Result, Retention, RunningQuery, SeriesLookup, StoreError,
-    Usage, WriteOutcome,
+    Backup, CardinalityPage, CardinalityQuery, Deleted, ErrorKind, Export, Gauge, Health, ListPage,
+    ListQuery, MetricsStore, Plan, QueryContext, Refusal, Result, Retention, RunningQuery, SeriesLookup,
+    StoreError, Usage, WriteOutcome,
 };
 
 use super::export::Exporting;
-use super::lanes::Lane;
+use super::lanes::{LITTLE_SAMPLES, Lane, Rough};
 use super::open::{Opened, open};
 use super::{Ack, Inner, Options, unavailable};
 
@@ -127,20 +127,53 @@ impl RocksDb {
         selector: &Selector,
         range: TimeRange,
         context: &QueryContext,
-        body: impl FnOnce(&dyn Catalog, &Reader<'_>, &QueryContext, &rayon::ThreadPool) -> Result<T>
-        + Send
-        + 'static,
+        body: impl Fn(&dyn Catalog, &Reader<'_>, &QueryContext, Threads<'_>) -> Result<T> + Send + 'static,
     ) -> Result<Option<T>> {
         let Some(index) = self.inner.index.find_tenant(tenant) else { return Ok(None) };
         let floor = self.inner.visible_since(tenant, &selector.metric);
-        let lane = self.inner.lanes.of(self.inner.rough_samples(tenant, selector, range));
-        let _turn = self.inner.lanes.enter(lane, tenant).await?;
         let context = QueryContext { pool: Some(self.inner.query_memory()), ..context.clone() };
+        let rough = self.inner.rough(&index, selector, range);
+        if rough.is_little()
+            && let Some(result) = self
+                .at_once(floor, &context, |reader, context| body(&*index, reader, context, Threads::Caller))
+        {
+            return result.map(Some);
+        }
+        let lane = self.inner.lanes.of(rough.samples);
+        let _turn = self.inner.lanes.enter(lane, tenant).await?;
         self.on_lane(lane, move |inner, pool| {
             let reader = Reader::new(&inner.tables, inner.view.load_full(), floor);
-            body(&*index, &reader, &context, pool).map(Some)
+            body(&*index, &reader, &context, Threads::Pool(pool)).map(Some)
         })
         .await
+    }
+
+    /// Runs `body` on the caller's thread, which others share: over what is in memory, and as long as it is little. None where
+    /// it turned out not to be.
+    fn at_once<T>(
+        &self,
+        floor: i64,
+        context: &QueryContext,
+        body: impl FnOnce(&Reader<'_>, &QueryContext) -> Result<T>,
+    ) -> Option<Result<T>> {
+        if self.inner.is_stopping() {
+            return Some(Err(unavailable("the store is closing")));
+        }
+        let missed = AtomicBool::new(false);
+        let bounded = QueryContext {
+            max_scanned_samples: context.max_scanned_samples.min(2 * LITTLE_SAMPLES),
+            scanned: Arc::default(),
+            ..context.clone()
+        };
+        let reader = Reader::new(&self.inner.tables, self.inner.view.load_full(), floor).in_memory(&missed);
+        let panicked = |_| Err(StoreError::internal("a query panicked"));
+        let result = catch_unwind(AssertUnwindSafe(|| body(&reader, &bounded))).unwrap_or_else(panicked);
+        let too_large = matches!(&result, Err(error) if error.kind == ErrorKind::QueryTooLarge);
+        if too_large || missed.load(Ordering::Relaxed) {
+            return None;
+        }
+        context.scanned.fetch_add(bounded.scanned.load(Ordering::Relaxed), Ordering::Relaxed);
+        Some(result)
     }
 
     /// Runs `body` on a thread of a lane, from where it may spread over the others: a thread beside them would only wait,
@@ -272,17 +305,17 @@ impl Inner {
         }
     }
 
-    /// About how many samples a query would look at, were they spread over series alike: from totals, no IO.
-    fn rough_samples(&self, tenant: &Tenant, selector: &Selector, range: TimeRange) -> u64 {
-        let series = self.index.find_tenant(tenant).and_then(|index| index.rough_series(selector));
-        let Some(RoughSeries { metric, wanted, all }) = series else { return 0 };
+    /// About how much a query would look at, were samples spread over series and time alike: from totals, no IO.
+    fn rough(&self, index: &TenantIndex, selector: &Selector, range: TimeRange) -> Rough {
+        let Some(RoughSeries { metric, wanted, all }) = index.rough_series(selector) else {
+            return Rough { series: 0, samples: 0 };
+        };
         let view = self.view.load();
-        let touched =
-            view.layers.iter().filter(|layer| layer.record.overlaps(metric, range.start(), range.end()));
-        let samples =
-            touched.filter_map(|layer| layer.record.metrics.get(&metric)).map(|totals| totals.samples);
+        let of_layers: u64 = view.layers.iter().map(|layer| layer.record.samples_within(metric, range)).sum();
+        let frozen: u64 = view.frozen.iter().map(|frozen| frozen.head.samples()).sum();
         let everyone = self.index.series().max(all);
-        part(samples.sum(), wanted, all) + part(view.active.samples(), wanted, everyone)
+        let samples = part(of_layers, wanted, all) + part(view.active.samples() + frozen, wanted, everyone);
+        Rough { series: wanted, samples }
     }
 
     /// Counts what a delete would remove: series and samples with `t < before` that can be seen now.
@@ -382,9 +415,11 @@ impl MetricsStore for RocksDb {
         context: &QueryContext,
     ) -> Result<Answer<RangeRow>> {
         let own = query.clone();
-        let body = move |catalog: &dyn Catalog, reader: &Reader<'_>, context: &QueryContext, pool: &_| {
-            query::range(catalog, reader, &own, context, pool)
-        };
+        let body =
+            move |catalog: &dyn Catalog,
+                  reader: &Reader<'_>,
+                  context: &QueryContext,
+                  threads: Threads<'_>| { query::range(catalog, reader, &own, context, threads) };
         let answer = self.query(tenant, &query.selector, query.range, context, body);
         Ok(answer.await?.unwrap_or_else(nothing))
     }
@@ -396,8 +431,11 @@ impl MetricsStore for RocksDb {
         context: &QueryContext,
     ) -> Result<Answer<AggregateRow>> {
         let own = query.clone();
-        let body = move |catalog: &dyn Catalog, reader: &Reader<'_>, context: &QueryContext, pool: &_| {
-            query::aggregate(catalog, reader, &own, context, pool)
+        let body = move |catalog: &dyn Catalog,
+                         reader: &Reader<'_>,
+                         context: &QueryContext,
+                         threads: Threads<'_>| {
+            query::aggregate(catalog, reader, &own, context, threads)
         };
         let answer = self.query(tenant, &query.selector, query.range, context, body);
         Ok(answer.await?.unwrap_or_else(nothing))
@@ -410,9 +448,11 @@ impl MetricsStore for RocksDb {
         context: &QueryContext,
     ) -> Result<Answer<RateRow>> {
         let own = query.clone();
-        let body = move |catalog: &dyn Catalog, reader: &Reader<'_>, context: &QueryContext, pool: &_| {
-            query::rate(catalog, reader, &own, context, pool)
-        };
+        let body =
+            move |catalog: &dyn Catalog,
+                  reader: &Reader<'_>,
+                  context: &QueryContext,
+                  threads: Threads<'_>| { query::rate(catalog, reader, &own, context, threads) };
         let answer = self.query(tenant, &query.selector, query.range, context, body);
         Ok(answer.await?.unwrap_or_else(nothing))
     }
@@ -567,7 +607,8 @@ impl MetricsStore for RocksDb {
     }
 
     fn weight(&self, tenant: &Tenant, query: &Query) -> Option<u64> {
-        Some(self.inner.rough_samples(tenant, query.selector(), query.range()))
+        let index = self.inner.index.find_tenant(tenant);
+        Some(index.map_or(0, |index| self.inner.rough(&index, query.selector(), query.range()).samples))
     }
 
     fn gauges(&self) -> Vec<Gauge> {

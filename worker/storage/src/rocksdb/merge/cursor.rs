@@ -4,7 +4,7 @@ use ::rocksdb::DBPinnableSlice;
 
 use crate::rocksdb::layer::LayerRecord;
 use crate::rocksdb::page::{PageIndex, Scratch, in_page};
-use crate::rocksdb::tables::{PageKey, Tables};
+use crate::rocksdb::tables::{PageKey, Tables, Tier};
 use crate::store::Result;
 
 /// A place in a layer: one series and all its samples there.
@@ -77,7 +77,7 @@ impl<'a> Cursor<'a> {
         self.page = None;
         self.position = 0;
         for key in self.keys.by_ref() {
-            let bytes = self.tables.page(&key)?;
+            let bytes = self.tables.page(&key, Tier::All)?;
             self.index.read(&bytes, &mut self.scratch).map_err(|error| in_page(&key, error))?;
             if !self.index.series().is_empty() {
                 self.page = Some((key, bytes));

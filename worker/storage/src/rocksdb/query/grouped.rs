@@ -3,8 +3,6 @@
 use std::ops::Range;
 
 use parking_lot::Mutex;
-use rayon::ThreadPool;
-use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
 use crate::model::{Answer, DimensionKey, GroupKey, Having, QueryStats, Selector, TimeRange};
 use crate::rocksdb::scan::{Detail, Piece, ScanSpec, SeriesScan};
@@ -15,7 +13,7 @@ use super::cells::{BlockKey, Cell, Cells, width};
 use super::measure::{Measure, Sample, Series};
 use super::memory::{Held, Memory, WORKING};
 use super::nothing;
-use super::parallel::{chunks, fold};
+use super::parallel::{Threads, fold};
 use super::windows::{Windows, days_of};
 
 /// About what a row holds besides its group's strings, which the catalogue shares.
@@ -30,7 +28,7 @@ pub struct Source<'a, S> {
     /// Limits.
     pub context: &'a QueryContext,
     /// Threads.
-    pub pool: &'a ThreadPool,
+    pub threads: Threads<'a>,
 }
 
 /// What is asked, but for how cells are filled.
@@ -93,7 +91,7 @@ impl<S: SeriesScan> Source<'_, S> {
             last: Mutex::new(None),
         };
         // 2. Samples into cells, and cells into rows, on the pool.
-        self.pool.install(|| job.run())
+        self.threads.run(|| job.run())
     }
 }
 
@@ -132,7 +130,7 @@ struct Lane {
 
 impl<S: SeriesScan, M: Measure> Job<'_, S, M> {
     fn run(&self) -> Result<Answer<Found>> {
-        let chunks = chunks(self.selected.ids.len(), self.source.pool.current_num_threads());
+        let chunks = self.source.threads.chunks(self.selected.ids.len());
         let part = fold(&chunks, &|chunk| self.chunk(chunk), &|left, right| self.merge(left, right))?;
         let Some(part) = part else { return Ok(nothing()) };
         self.answer(part)
@@ -257,13 +255,11 @@ impl<S: SeriesScan, M: Measure> Job<'_, S, M> {
         let Part { cells, matched, points, held } = part;
         let cells = cells.into_rows();
         let _rows = self.memory.hold(cells.len() * ROW_BYTES)?;
-        let values: Result<Vec<(u32, u64, f64, u64)>> = cells
-            .into_par_iter()
-            .map(|(group, window, cell)| {
-                let count = cell.count();
-                Ok((group, window, self.measure.value(cell, self.source.context)?, count))
-            })
-            .collect();
+        let value = |(group, window, cell): (u32, u64, M::Cell)| {
+            let count = cell.count();
+            Ok((group, window, self.measure.value(cell, self.source.context)?, count))
+        };
+        let values = self.source.threads.map(cells, value);
         drop(held);
         let mut values = values?;
         values.retain(|(_, _, value, _)| self.question.having.admits(*value));

@@ -7,6 +7,7 @@ use crate::model::{AggregateQuery, Aggregation, Having, MetricName, Query, Range
 use crate::rocksdb::summary::HOUR;
 use crate::store::{ErrorKind, QueryContext, Result};
 
+use super::Threads;
 use super::fixture::{Plain, between, context, keys, pool, selector};
 
 /// `series` series, each of its own `host`, with a sample a minute for an hour.
@@ -49,10 +50,12 @@ fn every_question(store: &Plain, context: &QueryContext) -> [Result<usize>; 4] {
     let average = by_host(Aggregation::Avg, None, 100);
     let median = by_host(Aggregation::P50, Some(60_000), 100);
     [
-        super::range(store, store, &ranged, context, &pool).map(|answer| answer.rows.len()),
-        super::rate(store, store, &rated, context, &pool).map(|answer| answer.rows.len()),
-        super::aggregate(store, store, &average, context, &pool).map(|answer| answer.rows.len()),
-        super::aggregate(store, store, &median, context, &pool).map(|answer| answer.rows.len()),
+        super::range(store, store, &ranged, context, Threads::Pool(&pool)).map(|answer| answer.rows.len()),
+        super::rate(store, store, &rated, context, Threads::Pool(&pool)).map(|answer| answer.rows.len()),
+        super::aggregate(store, store, &average, context, Threads::Pool(&pool))
+            .map(|answer| answer.rows.len()),
+        super::aggregate(store, store, &median, context, Threads::Pool(&pool))
+            .map(|answer| answer.rows.len()),
     ]
 }
 
@@ -87,9 +90,9 @@ fn a_query_that_would_hold_too_much_ends() {
     let median = AggregateQuery { group_by: Vec::new(), ..by_host(Aggregation::P50, None, 10) };
     let mut enough = context();
     enough.max_memory = 12_000 * 8 * 3;
-    assert!(super::aggregate(&store, &store, &median, &enough, &pool()).is_ok());
+    assert!(super::aggregate(&store, &store, &median, &enough, Threads::Pool(&pool())).is_ok());
     enough.max_memory = 12_000 * 8;
-    assert!(super::aggregate(&store, &store, &median, &enough, &pool()).is_err());
+    assert!(super::aggregate(&store, &store, &median, &enough, Threads::Pool(&pool())).is_err());
 }
 
 #[test]
@@ -100,7 +103,7 @@ fn groups_past_the_limit_are_counted_but_neither_read_nor_held() {
         let mut bounded = context();
         // What grouping the series takes for a moment; all groups' values would take ten megabytes.
         bounded.max_memory = 1_400_000;
-        let answer = super::aggregate(&store, &store, &query, &bounded, &pool()).unwrap();
+        let answer = super::aggregate(&store, &store, &query, &bounded, Threads::Pool(&pool())).unwrap();
         assert_eq!((answer.rows.len(), answer.stats.truncated), (10, true));
         assert_eq!(answer.stats.series_matched, 20_000);
         assert_eq!(answer.rows[0].group[0].as_deref(), Some("000000"));
@@ -118,7 +121,7 @@ fn rows_past_the_limit_are_neither_read_nor_held() {
     // 45,000 for the series themselves, 320,000 while they are ranked; each task's few rows; all 300,000 rows would
     // take megabytes.
     bounded.max_memory = 420_000;
-    let answer = super::range(&store, &store, &query, &bounded, &pool()).unwrap();
+    let answer = super::range(&store, &store, &query, &bounded, Threads::Pool(&pool())).unwrap();
     assert_eq!((answer.rows.len(), answer.stats.truncated), (10, true));
     assert_eq!(answer.stats.series_matched, 5_000);
     for (at, row) in answer.rows.iter().enumerate() {
@@ -138,7 +141,7 @@ fn a_segment_over_a_billion_buckets_makes_as_many_rows_as_are_wanted() {
         group_by: Vec::new(),
         ..by_host(Aggregation::Integral, Some(1), 1_000)
     };
-    let answer = super::aggregate(&store, &store, &query, &context(), &pool()).unwrap();
+    let answer = super::aggregate(&store, &store, &query, &context(), Threads::Pool(&pool())).unwrap();
     assert_eq!((answer.rows.len(), answer.stats.truncated), (1_000, true));
     assert_eq!((answer.rows[999].timestamp, answer.rows[999].count), (Some(999), 0));
     assert!((answer.rows[999].value - 0.001).abs() < 1e-12);
@@ -149,7 +152,7 @@ fn the_limit_itself_is_no_cut() {
     let store = hosts(50);
     let ask = |limit| {
         let query = by_host(Aggregation::Count, None, limit);
-        let answer = super::aggregate(&store, &store, &query, &context(), &pool()).unwrap();
+        let answer = super::aggregate(&store, &store, &query, &context(), Threads::Pool(&pool())).unwrap();
         (answer.rows.len(), answer.stats.truncated)
     };
     assert_eq!((ask(49), ask(50), ask(51)), ((49, true), (50, false), (50, false)));
@@ -162,7 +165,7 @@ fn sums_survive_an_overflow_in_between_and_show_one_at_the_end() {
     store.add(&[("host", "b")], [(1, 1.5e308), (2, 1.5e308)]);
     let ask = |aggregation| {
         let query = by_host(aggregation, None, 10);
-        let answer = super::aggregate(&store, &store, &query, &context(), &pool()).unwrap();
+        let answer = super::aggregate(&store, &store, &query, &context(), Threads::Pool(&pool())).unwrap();
         (answer.rows[0].value, answer.rows[1].value)
     };
     let near = |value: f64, expected: f64| (value / expected - 1.0).abs() < 1e-9;
@@ -179,10 +182,10 @@ fn an_unknown_metric_or_dimension_is_an_empty_answer() {
     let store = hosts(3);
     let mut query = by_host(Aggregation::Sum, None, 10);
     query.selector = selector(&[("host", "nowhere")]);
-    let answer = super::aggregate(&store, &store, &query, &context(), &pool()).unwrap();
+    let answer = super::aggregate(&store, &store, &query, &context(), Threads::Pool(&pool())).unwrap();
     assert_eq!(answer, super::nothing());
     query.selector.metric = MetricName::new("unknown").unwrap();
-    let answer = super::aggregate(&store, &store, &query, &context(), &pool()).unwrap();
+    let answer = super::aggregate(&store, &store, &query, &context(), Threads::Pool(&pool())).unwrap();
     assert_eq!(answer, super::nothing());
     let plan = super::explain(&store, &store, &Query::Aggregate(query)).unwrap();
     assert_eq!(

@@ -1,7 +1,11 @@
-//! Chunks of series on all threads of a pool, merged in an order that doesn't depend on the threads.
+//! Chunks of series on all threads of a pool, or all of them on the caller's, merged in an order that doesn't depend on the
+//! threads.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use rayon::ThreadPool;
+use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
 use crate::store::Result;
 
@@ -12,9 +16,52 @@ const LEAST: usize = 64;
 /// Larger chunks would learn too late which rows nobody wants.
 const MOST: usize = 1_024;
 
+/// Who works on a query.
+#[derive(Debug, Clone, Copy)]
+pub enum Threads<'a> {
+    /// All threads of a pool.
+    Pool(&'a ThreadPool),
+    /// The thread that asks, alone: for little queries, over which another would take longer to wake.
+    Caller,
+}
+
+impl Threads<'_> {
+    /// Runs `work` there.
+    pub fn run<T: Send>(self, work: impl FnOnce() -> T + Send) -> T {
+        match self {
+            Self::Pool(pool) => pool.install(work),
+            Self::Caller => work(),
+        }
+    }
+
+    /// `0..count` in chunks, equally long but for the last; one for the caller alone.
+    #[must_use]
+    pub fn chunks(self, count: usize) -> Vec<Range<usize>> {
+        match self {
+            Self::Pool(pool) => chunks(count, pool.current_num_threads()),
+            Self::Caller => (count > 0).then_some(0..count).into_iter().collect(),
+        }
+    }
+
+    /// What `make` makes of each, in their order.
+    ///
+    /// # Errors
+    /// That of one of them.
+    pub fn map<T: Send, U: Send>(
+        self,
+        items: Vec<T>,
+        make: impl Fn(T) -> Result<U> + Send + Sync,
+    ) -> Result<Vec<U>> {
+        match self {
+            Self::Pool(_) => items.into_par_iter().map(make).collect(),
+            Self::Caller => items.into_iter().map(make).collect(),
+        }
+    }
+}
+
 /// Cuts `0..count` into chunks for `threads` threads, equally long but for the last.
 #[must_use]
-pub fn chunks(count: usize, threads: usize) -> Vec<Range<usize>> {
+fn chunks(count: usize, threads: usize) -> Vec<Range<usize>> {
     let size = count.div_ceil(threads.max(1) * CHUNKS_PER_THREAD).clamp(LEAST, MOST);
     (0..count).step_by(size).map(|from| from..(from + size).min(count)).collect()
 }

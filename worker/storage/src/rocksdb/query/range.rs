@@ -4,7 +4,6 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use hashbrown::HashMap;
-use rayon::ThreadPool;
 
 use crate::model::{Answer, Dimensions, QueryStats, RangeQuery, RangeRow, TimeRange};
 use crate::rocksdb::scan::{Detail, Piece, ScanSpec, SeriesScan};
@@ -14,7 +13,7 @@ use super::catalog::{Catalog, Selected};
 use super::grouped::{Source, end_of};
 use super::memory::{Held, Memory, WORKING};
 use super::nothing;
-use super::parallel::{chunks, fold};
+use super::parallel::{Threads, fold};
 use super::windows::days_of;
 
 /// A first slice of time is as long as probably holds this many times the rows wanted.
@@ -35,9 +34,9 @@ pub fn range(
     scan: &impl SeriesScan,
     query: &RangeQuery,
     context: &QueryContext,
-    pool: &ThreadPool,
+    threads: Threads<'_>,
 ) -> Result<Answer<RangeRow>> {
-    let source = Source { catalog, scan, context, pool };
+    let source = Source { catalog, scan, context, threads };
     let Some(selected) = catalog.select(&query.selector, days_of(query.range)) else { return Ok(nothing()) };
     let memory = Memory::new(context);
     // Ids, ranks, and a flag for each series that has been seen.
@@ -56,7 +55,7 @@ pub fn range(
         points: AtomicU64::new(0),
         latest: AtomicI64::new(i64::MAX),
     };
-    pool.install(|| job.run())
+    threads.run(|| job.run())
 }
 
 struct Job<'a, S> {
@@ -121,7 +120,7 @@ impl<S: SeriesScan> Job<'_, S> {
 
     /// The first rows of a slice of time, in order.
     fn slice(&self, range: TimeRange, wanted: usize) -> Result<Vec<Row>> {
-        let chunks = chunks(self.selected.ids.len(), self.source.pool.current_num_threads());
+        let chunks = self.source.threads.chunks(self.selected.ids.len());
         let task = |chunk: Range<usize>| self.chunk(chunk, range, wanted);
         let earliest = fold(&chunks, &task, &|left, right| self.merge(left, right))?;
         Ok(earliest.map_or_else(Vec::new, Earliest::into_sorted))
@@ -171,7 +170,7 @@ impl<S: SeriesScan> Job<'_, S> {
         let latest = self.latest.load(Ordering::Relaxed);
         let from = looked_until.min(latest.saturating_add(1));
         let Some(range) = TimeRange::new(from, self.query.range.end()) else { return Ok(()) };
-        let chunks = chunks(self.selected.ids.len(), self.source.pool.current_num_threads());
+        let chunks = self.source.threads.chunks(self.selected.ids.len());
         let task = |chunk: Range<usize>| {
             let unseen = chunk.filter(|position| !self.seen[*position].load(Ordering::Relaxed));
             let positions: Vec<usize> = unseen.collect();

@@ -8,6 +8,7 @@ use crate::model::{
 };
 use crate::rocksdb::summary::HOUR;
 
+use super::Threads;
 use super::fixture::{Plain, between, context, keys, pool, selector};
 
 /// Dimensions and samples in a range, of the series meant that have one.
@@ -248,8 +249,9 @@ fn random_aggregates_are_those_of_the_reference() {
                 having: asked.having,
                 limit: asked.limit,
             };
-            let what = format!("seed {seed}, question {question}: {query:?}");
-            let got = super::aggregate(&store, &store, &query, &context(), &pool).unwrap();
+            let threads = if random.bool() { Threads::Pool(&pool) } else { Threads::Caller };
+            let what = format!("seed {seed}, question {question}, {threads:?}: {query:?}");
+            let got = super::aggregate(&store, &store, &query, &context(), threads).unwrap();
             let expected = aggregate(&store, &query);
             same_stats(got.stats, expected.stats, &what);
             assert_eq!(got.rows.len(), expected.rows.len(), "{what}");
@@ -278,8 +280,9 @@ fn random_rates_are_those_of_the_reference() {
                 having: asked.having,
                 limit: asked.limit,
             };
-            let what = format!("seed {seed}, question {question}: {query:?}");
-            let got = super::rate(&store, &store, &query, &context(), &pool).unwrap();
+            let threads = if random.bool() { Threads::Pool(&pool) } else { Threads::Caller };
+            let what = format!("seed {seed}, question {question}, {threads:?}: {query:?}");
+            let got = super::rate(&store, &store, &query, &context(), threads).unwrap();
             let expected = rate(&store, &query);
             same_stats(got.stats, expected.stats, &what);
             assert_eq!(got.rows.len(), expected.rows.len(), "{what}");
@@ -301,8 +304,9 @@ fn random_ranges_are_those_of_the_reference() {
         for question in 0..12 {
             let Asked { selector, range: when, having, limit, .. } = random_question(&mut random, base);
             let query = RangeQuery { selector, range: when, having, limit };
-            let what = format!("seed {seed}, question {question}: {query:?}");
-            let got = super::range(&store, &store, &query, &context(), &pool).unwrap();
+            let threads = if random.bool() { Threads::Pool(&pool) } else { Threads::Caller };
+            let what = format!("seed {seed}, question {question}, {threads:?}: {query:?}");
+            let got = super::range(&store, &store, &query, &context(), threads).unwrap();
             let expected = range(&store, &query);
             same_stats(got.stats, expected.stats, &what);
             assert_eq!(got.rows, expected.rows, "{what}");
@@ -324,6 +328,6 @@ fn points_scanned_are_samples_by_value_or_by_summary() {
         having: Having::ANY,
         limit: 10,
     };
-    let answer = super::aggregate(&store, &store, &query, &context(), &pool()).unwrap();
+    let answer = super::aggregate(&store, &store, &query, &context(), Threads::Pool(&pool())).unwrap();
     assert_eq!(answer.stats.points_scanned, all as u64);
 }

@@ -6,12 +6,13 @@ use crate::rocksdb::layer::LayerRecord;
 use crate::rocksdb::page::{PageIndex, PageSummary, Scratch, Span, in_page};
 use crate::rocksdb::scan::{Detail, ScanSpec};
 use crate::rocksdb::summary::HourSummary;
-use crate::rocksdb::tables::{PageKey, Tables};
+use crate::rocksdb::tables::{PageKey, Tables, Tier};
 use crate::store::{Result, StoreError};
 
 /// The pages of a layer that hold a wanted series, and which of them is being read.
 pub(super) struct Source<'a> {
     tables: &'a Tables,
+    tier: Tier<'a>,
     /// The layer's UTC day.
     pub(super) day: i32,
     /// The first time of it that is visible.
@@ -37,14 +38,14 @@ struct Listed {
 impl<'a> Source<'a> {
     /// Finds the pages of `layer` that may hold one of `ids`; samples before `from` are not shown.
     pub(super) fn open(
-        tables: &'a Tables,
+        (tables, tier): (&'a Tables, Tier<'a>),
         layer: &LayerRecord,
         from: i64,
         spec: &ScanSpec,
         ids: &[u32],
     ) -> Result<Self> {
         let mut pages = Vec::new();
-        tables.summaries((layer.day, layer.id, spec.metric), ids, &mut |key, bytes| {
+        tables.summaries((layer.day, layer.id, spec.metric), ids, tier, &mut |key, bytes| {
             let summary = match spec.detail {
                 Detail::Samples => None,
                 _ => Some(PageSummary::read(bytes).map_err(|error| in_page(&key, error))?),
@@ -53,7 +54,7 @@ impl<'a> Source<'a> {
             Ok(())
         })?;
         let index = PageIndex::default();
-        Ok(Self { tables, day: layer.day, from, pages, page: 0, position: 0, data: None, index })
+        Ok(Self { tables, tier, day: layer.day, from, pages, page: 0, position: 0, data: None, index })
     }
 
     /// Whether it has none of the wanted series.
@@ -150,7 +151,7 @@ impl<'a> Source<'a> {
             return Ok(());
         }
         let Listed { key, summary } = &self.pages[self.page];
-        let data = self.tables.page(key)?;
+        let data = self.tables.page(key, self.tier)?;
         self.index.read(&data, scratch).map_err(|error| in_page(key, error))?;
         if summary.as_ref().is_some_and(|summary| summary.series() != self.index.series()) {
             return Err(StoreError::corrupt(format!("{key:?}: data and summary are of different series")));

@@ -338,3 +338,34 @@ fn a_scan_stops_when_its_context_says_so_and_counts_what_it_read() {
     let error = reader.scan(&spec, &ids, &context, &mut |_, _| Ok(())).unwrap_err();
     assert_eq!(error.kind, ErrorKind::Cancelled);
 }
+
+#[test]
+fn a_scan_from_memory_alone_has_all_of_it_or_fails_and_says_that_it_missed() {
+    let mut store = Store::open();
+    let mut random = fastrand::Rng::with_seed(6);
+    // Several pages and blocks: ingesting a table reads its first and its last.
+    let ids: Vec<u32> = (0..1_000).map(|number| 2 * number).collect();
+    for minute in 0..60 {
+        let sample = |id: &u32| (*id, START + minute * 60_000, random.f64());
+        store.write(&ids.iter().map(sample).collect::<Vec<_>>());
+    }
+    store.freeze();
+    let range = TimeRange::new(START, START + day_start(1)).unwrap();
+    let scan = |store: &Store, in_memory: bool| {
+        let missed = std::sync::atomic::AtomicBool::new(false);
+        let reader = Reader::new(&store.tables, Arc::new(store.view.clone()), i64::MIN);
+        let reader = if in_memory { reader.in_memory(&missed) } else { reader };
+        let context = QueryContext::with_timeout(std::time::Duration::from_secs(60));
+        let spec = ScanSpec { metric: METRIC, range, detail: Detail::Samples };
+        let done = reader.scan(&spec, &ids, &context, &mut |_, _| Ok(())).is_ok();
+        let scanned = context.scanned.load(std::sync::atomic::Ordering::Relaxed);
+        (done, scanned, missed.load(std::sync::atomic::Ordering::Relaxed))
+    };
+    let all = (true, 60_000, false);
+    assert_eq!(scan(&store, true), all, "what isn't sealed is in memory");
+    store.seal(Effort::Seal);
+    let (done, _, missed) = scan(&store, true);
+    assert!(!done && missed, "nobody has read what was sealed");
+    assert_eq!(scan(&store, false), all);
+    assert_eq!(scan(&store, true), all, "now it is in memory");
+}
