@@ -11,13 +11,13 @@ use axum::routing::get;
 use luminate_crds::worker_config::{ByteSize, WorkerConfig};
 use luminate_storage::clock::Clock;
 use luminate_storage::store::MetricsStore;
-use tokio::sync::Semaphore;
 use tower::ServiceBuilder;
 use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::admission::Gate;
 use crate::auth::Auth;
 use crate::body::BodyBudget;
+use crate::decoders::Decoders;
 use crate::error::Error;
 use crate::framing;
 use crate::lifecycle::Lifecycle;
@@ -53,8 +53,8 @@ pub struct AppState {
     pub bodies: BodyBudget,
     /// Who is let in while the worker is busy.
     pub gate: Arc<Gate>,
-    /// Large bodies are decoded one a core, since each takes as much memory as a body may have.
-    pub decoders: Arc<Semaphore>,
+    /// Whose turn it is to decode a large body.
+    pub decoders: Arc<Decoders>,
     /// Starting, serving or stopping; holds the store.
     pub lifecycle: Arc<Lifecycle>,
 }
@@ -70,7 +70,7 @@ impl AppState {
         let gate = Gate::new(room, bodies.clone(), Arc::clone(&lifecycle), Arc::clone(&metrics));
         Self {
             gate: Arc::new(gate),
-            decoders: Arc::new(Semaphore::new(config.storage.rocksdb.threads.unwrap_or(1) as usize)),
+            decoders: Arc::new(decoders(&config)),
             limits: Arc::new(Limits::new(&config, Arc::clone(&metrics))),
             bodies,
             auth: Arc::new(auth),
@@ -92,11 +92,21 @@ impl AppState {
     }
 }
 
+/// The turns of large bodies under `config`.
+fn decoders(config: &WorkerConfig) -> Decoders {
+    let threads = config.storage.rocksdb.threads.unwrap_or(1);
+    Decoders::new(threads, memory(config), config.server.max_body_bytes.bytes())
+}
+
+/// The worker's memory, where it is told.
+fn memory(config: &WorkerConfig) -> u64 {
+    config.storage.rocksdb.memory.map_or(u64::MAX, ByteSize::bytes)
+}
+
 /// What bodies and answers may hold together under `config`; of one tenant, half where tenants are told apart.
 fn body_budget(config: &WorkerConfig) -> BodyBudget {
-    let memory = config.storage.rocksdb.memory.map_or(u64::MAX, ByteSize::bytes);
     let least = BODIES_AT_LEAST * config.server.max_body_bytes.bytes();
-    let all = (memory / BODY_SHARE).min(BODY_BUDGET).max(least);
+    let all = (memory(config) / BODY_SHARE).min(BODY_BUDGET).max(least);
     let of_tenant = if config.auth.enabled { (all / 2).max(least) } else { all };
     BodyBudget::new(all, of_tenant)
 }

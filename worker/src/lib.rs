@@ -13,10 +13,12 @@
 //! every figure's name · `offline` a data folder checked, a backup restored · [`error`] what goes wrong and how it is answered.
 
 pub mod admission;
+pub mod allocator;
 pub mod app;
 pub mod auth;
 pub mod body;
 pub mod config;
+pub mod decoders;
 pub mod error;
 pub mod framing;
 pub mod ingest;

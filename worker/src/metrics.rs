@@ -4,7 +4,7 @@
 //! No label names a tenant, a metric or a raw path: routes are templates, reasons are codes.
 
 mod classes;
-mod process;
+pub mod process;
 
 use std::fmt;
 use std::sync::Arc;

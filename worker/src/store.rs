@@ -49,6 +49,8 @@ fn clickhouse(config: &WorkerConfig, clock: Arc<dyn Clock>) -> Result<Arc<dyn Me
 fn rocksdb(config: &WorkerConfig, clock: Arc<dyn Clock>) -> Result<Arc<dyn MetricsStore>> {
     use luminate_storage::rocksdb::engine::{self, Options, RocksDb};
 
+    use crate::allocator::Allocator;
+
     let settings = &config.storage.rocksdb;
     let unknown = || StoreError::internal("memory and threads are filled in when the configuration is read");
     let store = RocksDb::open(Options {
@@ -60,6 +62,7 @@ fn rocksdb(config: &WorkerConfig, clock: Arc<dyn Clock>) -> Result<Arc<dyn Metri
         memory: settings.memory.ok_or_else(unknown)?.bytes(),
         threads: settings.threads.ok_or_else(unknown)? as usize,
         heavy_samples: config.query_limits.heavy_samples,
+        resident: Some(Arc::new(Allocator)),
         default_retention: config.retention.default.millis(),
         retention_check: config.retention.check_interval.duration(),
         seal_window: settings.seal_window.duration(),

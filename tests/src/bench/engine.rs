@@ -306,6 +306,7 @@ fn options(path: &Path) -> Options {
         default_retention: 30 * DAY.as_millis() as i64,
         retention_check: DAY,
         heavy_samples: u64::MAX,
+        resident: None,
         seal_window: DAY,
         log_cap: 4 << 30,
         backups: None,

@@ -47,6 +47,7 @@ pub fn options(path: &Path, ack: Ack) -> Options {
         default_retention: 50 * YEAR,
         retention_check: Duration::from_secs(3_600),
         heavy_samples: 20_000_000,
+        resident: None,
         seal_window: Duration::from_secs(3_600),
         log_cap: 256 << 10,
         backups: None,

@@ -47,6 +47,7 @@ fn options(path: &Path, clock: Arc<ManualClock>, default_retention: i64) -> Opti
         default_retention,
         retention_check: Duration::from_secs(3_600),
         heavy_samples: 20_000_000,
+        resident: None,
         seal_window: Duration::from_secs(86_400),
         log_cap: 1 << 30,
         backups: None,

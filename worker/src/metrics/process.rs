@@ -20,9 +20,15 @@ pub struct Usage {
 #[must_use]
 pub fn usage() -> Option<Usage> {
     let cpu_seconds = cpu_seconds(&fs::read_to_string("/proc/self/stat").ok()?)?;
-    let resident_bytes = resident_bytes(&fs::read_to_string("/proc/self/status").ok()?)?;
+    let resident_bytes = resident()?;
     let open_files = fs::read_dir("/proc/self/fd").ok()?.count();
     Some(Usage { cpu_seconds, resident_bytes, open_files: open_files as f64 })
+}
+
+/// This process's memory in RAM, in bytes, where `/proc` is mounted.
+#[must_use]
+pub fn resident() -> Option<f64> {
+    resident_bytes(&fs::read_to_string("/proc/self/status").ok()?)
 }
 
 /// Fields 14 and 15, counted behind the name, which may hold anything but ends with the last `)`.

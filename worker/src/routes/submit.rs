@@ -7,11 +7,11 @@ use luminate_crds::worker_config::WorkerConfig;
 use luminate_storage::model::{DimensionLimits, SeriesLimits};
 use luminate_storage::store::{ErrorKind, MetricsStore, SeriesLookup, StoreError, WriteOutcome};
 use serde::Serialize;
-use tokio::sync::Semaphore;
 use utoipa::ToSchema;
 
 use crate::admission::Class;
 use crate::app::AppState;
+use crate::decoders::Decoders;
 use crate::error::{Error, ErrorObject, Fault};
 use crate::ingest::body::{self, Encoding};
 use crate::ingest::json::JsonError;
@@ -236,14 +236,13 @@ async fn store_batch(
 
 /// Does `work` over `bytes` here if they are few, else on a thread that may block, when it is its turn.
 async fn off_the_loop<T: Send + 'static>(
-    decoders: &Semaphore,
+    decoders: &Decoders,
     bytes: usize,
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
     if bytes <= INLINE_BYTES {
         return work();
     }
-    let internal = |error: &dyn std::error::Error| Error::Internal(error.to_string());
-    let _turn = decoders.acquire().await.map_err(|error| internal(&error))?;
-    tokio::task::spawn_blocking(work).await.map_err(|error| internal(&error))?
+    let _turn = decoders.enter().await?;
+    tokio::task::spawn_blocking(work).await.map_err(|error| Error::Internal(error.to_string()))?
 }

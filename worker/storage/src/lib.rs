@@ -25,5 +25,6 @@ pub mod memory_pool;
 pub mod model;
 pub mod observed;
 mod plan;
+pub mod resident;
 pub mod rocksdb;
 pub mod store;

@@ -24,6 +24,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use crate::clock::Clock;
 use crate::memory_pool::MemoryPool;
 use crate::model::{MetricName, Tenant};
+use crate::resident::Resident;
 use crate::store::{ErrorKind, Result, Retention, StoreError};
 
 use super::commit::{Accepted, DirtyDays, Living, Queue};
@@ -70,6 +71,8 @@ pub struct Options {
     pub backups: Option<PathBuf>,
     /// What tells the time.
     pub clock: Arc<dyn Clock>,
+    /// What tells what the process has; absent where only what is counted counts.
+    pub resident: Option<Arc<dyn Resident>>,
 }
 
 /// What the parts take at most adds up to the memory; the process may have a quarter more, for the program, its threads and
@@ -97,6 +100,13 @@ impl Options {
     #[must_use]
     pub fn queue_bytes(&self) -> u64 {
         (self.memory / 20).min(64 << 20)
+    }
+
+    /// Once the process has so much, queries take no more: the memory and a tenth. The rest of the quarter above is for
+    /// whoever takes meanwhile without asking.
+    #[must_use]
+    pub fn resident_bytes(&self) -> u64 {
+        self.memory + self.memory / 10
     }
 
     /// What all queries may hold while series and head take so much: what is left of nine tenths, since bodies have one, and

@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
 use roaring::RoaringBitmap;
 
+use crate::memory_pool::MemoryPool;
 use crate::model::Tenant;
 use crate::rocksdb::backup;
 use crate::rocksdb::commit::{Marks, Queue};
@@ -75,7 +76,7 @@ pub(super) fn open(options: Options) -> Result<Opened> {
     view.exchange(&[], layers);
     let inner = Arc::new(Inner {
         lanes: Lanes::new(options.threads, options.heavy_samples)?,
-        query_memory: Arc::default(),
+        query_memory: Arc::new(query_memory(&options)),
         tables,
         index,
         numbers: RwLock::new(Numbers::default()),
@@ -119,6 +120,14 @@ pub(super) fn open(options: Options) -> Result<Opened> {
         "opened the store"
     );
     Ok(Opened { inner, log, head_commit: sealed.through + 1, errands })
+}
+
+/// The pool of a store's queries.
+fn query_memory(options: &Options) -> MemoryPool {
+    match &options.resident {
+        Some(resident) => MemoryPool::within(resident.clone(), options.resident_bytes()),
+        None => MemoryPool::default(),
+    }
 }
 
 /// What a replay carries from one operation to the next.

@@ -42,6 +42,7 @@ fn options(path: &Path, clock: Arc<dyn Clock>) -> Options {
         default_retention: 30 * DAY,
         retention_check: Duration::from_millis(1),
         heavy_samples: 20_000_000,
+        resident: None,
         seal_window: Duration::from_secs(7_200),
         log_cap: 1 << 20,
         backups: None,

@@ -21,6 +21,8 @@ use super::tenant::TenantIndex;
 
 /// Series that are read under one hold of the lock.
 const AT_ONCE: usize = 8_192;
+/// Texts for each series up to which a table by text is smaller than one by hash, which takes some 40 bytes a series.
+const TEXTS_OF_A_SERIES: usize = 8;
 /// The number of an absent value in a [`Grouping`].
 const ABSENT: u32 = u32::MAX;
 
@@ -141,9 +143,9 @@ impl TenantIndex {
     where
         R: FnMut(&Core, u32) -> T,
     {
-        // Worth a table by slot when there are not many more texts than series.
+        // A table by slot is the faster one too.
         let texts = self.core.read().texts.numbers();
-        let of_slot = if texts / 2 <= ids.len() { vec![ABSENT; texts] } else { Vec::new() };
+        let of_slot = if texts / TEXTS_OF_A_SERIES <= ids.len() { vec![ABSENT; texts] } else { Vec::new() };
         let mut numbering = Numbering { of_slot, others: HashMap::new(), distinct: Vec::new() };
         let mut numbers = Vec::with_capacity(ids.len());
         let mut read = reader();

@@ -11,7 +11,7 @@ use crate::store::{QueryContext, Result, StoreError};
 use super::catalog::{Catalog, Grouping, Selected};
 use super::cells::{BlockKey, Cell, Cells, width};
 use super::measure::{Measure, Sample, Series};
-use super::memory::{Held, Memory, WORKING};
+use super::memory::{Held, Memory};
 use super::nothing;
 use super::parallel::{Threads, fold};
 use super::windows::{Windows, days_of};
@@ -77,7 +77,7 @@ impl<S: SeriesScan> Source<'_, S> {
             return Ok(nothing());
         };
         let memory = Memory::new(self.context);
-        let working = memory.hold(selected.ids.len() * WORKING)?;
+        let working = memory.hold_working(selected.ids.len())?;
         let grouping = self.catalog.group(&selected.ids, question.group_by);
         drop(working);
         let _series = memory.hold(4 * (selected.ids.len() + grouping.of.len() + grouping.values.len()))?;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::store::{QueryContext, Result};
 
 /// Bytes that the catalogue takes for each series while it groups or ranks them.
-pub const WORKING: usize = 64;
+const WORKING: usize = 64;
 
 /// Bytes held by all tasks of one query.
 #[derive(Debug)]
@@ -29,6 +29,35 @@ impl<'a> Memory<'a> {
         let mut held = Held { memory: self, bytes: 0 };
         held.resize(bytes)?;
         Ok(held)
+    }
+
+    /// Holds what grouping or ranking so many series will take, until the result is dropped.
+    ///
+    /// # Errors
+    /// As [`Memory::hold`].
+    pub fn hold_working(&self, series: usize) -> Result<Working<'_>> {
+        let bytes = series * WORKING;
+        let mut working = Working { held: Held { memory: self, bytes: 0 } };
+        if let Some(pool) = &self.context.pool {
+            // Before it is taken, so that of two at once each counts the other.
+            pool.expect(bytes as u64);
+        }
+        let held = working.held.resize(bytes);
+        held.map(|()| working)
+    }
+}
+
+/// What a query is about to use, and no longer than it is dropped.
+#[derive(Debug)]
+pub struct Working<'a> {
+    held: Held<'a>,
+}
+
+impl Drop for Working<'_> {
+    fn drop(&mut self) {
+        if let Some(pool) = &self.held.memory.context.pool {
+            pool.expect_no_more(self.held.bytes);
+        }
     }
 }
 

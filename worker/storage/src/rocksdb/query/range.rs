@@ -11,7 +11,7 @@ use crate::store::{QueryContext, Result, StoreError};
 
 use super::catalog::{Catalog, Selected};
 use super::grouped::{Source, end_of};
-use super::memory::{Held, Memory, WORKING};
+use super::memory::{Held, Memory};
 use super::nothing;
 use super::parallel::{Threads, fold};
 use super::windows::days_of;
@@ -41,7 +41,7 @@ pub fn range(
     let memory = Memory::new(context);
     // Ids, ranks, and a flag for each series that has been seen.
     let _series = memory.hold(9 * selected.ids.len())?;
-    let working = memory.hold(selected.ids.len() * WORKING)?;
+    let working = memory.hold_working(selected.ids.len())?;
     let ranks = catalog.ranks(&selected.ids);
     drop(working);
     let seen = selected.ids.iter().map(|_| AtomicBool::new(false)).collect();
