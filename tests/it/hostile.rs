@@ -380,7 +380,6 @@ fn lengths_and_hosts_that_contradict_each_other_are_refused() {
 
 /// Every way to take a worker's memory, for a moment each; `make hostile` takes its time.
 #[test]
-#[ignore = "not held yet: many groupings of a million series at once take a worker to 1.3 or 1.4 times its memory, where 1.25 is promised"]
 fn memory_stays_within_what_the_worker_was_told() {
     luminate_tests::only_on!(RocksDb, "the engine's memory");
     let run = Run { memory: 192 << 20, each: Duration::from_secs(3), unbounded: false };

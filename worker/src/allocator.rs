@@ -3,10 +3,16 @@
 #![allow(unsafe_code, reason = "jemalloc's control has no safe wrapper; nothing else is called here")]
 
 use std::ptr;
+use std::time::Duration;
 
 use luminate_storage::resident::Resident;
 
 use crate::metrics::process;
+
+/// How often one looks whether there is too much.
+const LOOK: Duration = Duration::from_millis(20);
+/// The same while there is less than half of it.
+const LOOK_AT_REST: Duration = Duration::from_millis(200);
 
 /// The allocator of this process, jemalloc.
 #[derive(Debug, Clone, Copy)]
@@ -29,13 +35,27 @@ impl Resident for Allocator {
     }
 }
 
+/// Gives back what is free while the process has more than `most` bytes; never ends.
+///
+/// The allocator keeps for a second what was freed, for each of its arenas apart: of bodies or queries in turn on many
+/// threads, each would leave as much behind as it took.
+pub async fn keep_within(most: u64) {
+    loop {
+        let bytes = Allocator.bytes();
+        if bytes > most {
+            Allocator.trim();
+        }
+        tokio::time::sleep(if bytes > most / 2 { LOOK } else { LOOK_AT_REST }).await;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn this_process_has_something_and_what_is_free_goes_back() {
-        let large = vec![1_u8; 64 << 20];
+    fn what_is_free_goes_back() {
+        let large = std::hint::black_box(vec![1_u8; 64 << 20]);
         let full = Allocator.bytes();
         assert!(full > 64 << 20);
         drop(large);

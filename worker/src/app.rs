@@ -11,13 +11,13 @@ use axum::routing::get;
 use luminate_crds::worker_config::{ByteSize, WorkerConfig};
 use luminate_storage::clock::Clock;
 use luminate_storage::store::MetricsStore;
+use tokio::sync::Semaphore;
 use tower::ServiceBuilder;
 use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::admission::Gate;
 use crate::auth::Auth;
 use crate::body::BodyBudget;
-use crate::decoders::Decoders;
 use crate::error::Error;
 use crate::framing;
 use crate::lifecycle::Lifecycle;
@@ -31,6 +31,11 @@ const BODY_BUDGET: u64 = 256 << 20;
 const BODY_SHARE: u64 = 10;
 /// The largest body fits in, as sent and as a batch, which may take three times as much.
 const BODIES_AT_LEAST: u64 = 4;
+
+/// A body that is decoded takes as much as it is large as text, and three times that as a batch.
+const DECODED: u64 = 4;
+/// What all that are decoded at once may take: a quarter of the worker's memory.
+const DECODERS_SHARE: u64 = 4;
 
 /// What handlers share.
 #[derive(Debug, Clone)]
@@ -53,8 +58,8 @@ pub struct AppState {
     pub bodies: BodyBudget,
     /// Who is let in while the worker is busy.
     pub gate: Arc<Gate>,
-    /// Whose turn it is to decode a large body.
-    pub decoders: Arc<Decoders>,
+    /// Large bodies are decoded one a core, or fewer where there is no memory for so many.
+    pub decoders: Arc<Semaphore>,
     /// Starting, serving or stopping; holds the store.
     pub lifecycle: Arc<Lifecycle>,
 }
@@ -70,7 +75,7 @@ impl AppState {
         let gate = Gate::new(room, bodies.clone(), Arc::clone(&lifecycle), Arc::clone(&metrics));
         Self {
             gate: Arc::new(gate),
-            decoders: Arc::new(decoders(&config)),
+            decoders: Arc::new(Semaphore::new(decoders(&config))),
             limits: Arc::new(Limits::new(&config, Arc::clone(&metrics))),
             bodies,
             auth: Arc::new(auth),
@@ -92,10 +97,12 @@ impl AppState {
     }
 }
 
-/// The turns of large bodies under `config`.
-fn decoders(config: &WorkerConfig) -> Decoders {
-    let threads = config.storage.rocksdb.threads.unwrap_or(1);
-    Decoders::new(threads, memory(config), config.server.max_body_bytes.bytes())
+/// Large bodies that may be decoded at once under `config`.
+fn decoders(config: &WorkerConfig) -> usize {
+    let threads = config.storage.rocksdb.threads.unwrap_or(1) as usize;
+    let each = DECODED * config.server.max_body_bytes.bytes();
+    let room = memory(config) / DECODERS_SHARE / each.max(1);
+    threads.min(usize::try_from(room).unwrap_or(usize::MAX)).max(1)
 }
 
 /// The worker's memory, where it is told.

@@ -18,7 +18,6 @@ pub mod app;
 pub mod auth;
 pub mod body;
 pub mod config;
-pub mod decoders;
 pub mod error;
 pub mod framing;
 pub mod ingest;

@@ -13,6 +13,7 @@ use luminate_storage::observed::Observed;
 use luminate_storage::store::{MetricsStore, StoreError};
 use tokio::task::{JoinError, JoinHandle};
 
+use crate::allocator::keep_within;
 use crate::app::{self, AppState};
 use crate::auth::{Auth, KeyError};
 use crate::server::{Server, Stop, Tls, TlsError};
@@ -82,6 +83,7 @@ impl Worker {
             Auth::disabled(Tenant::new(DEFAULT_TENANT)?)
         };
         let tls = Tls::load(&config.server.tls)?;
+        followers.extend(config.storage.rocksdb.memory.map(|most| tokio::spawn(keep_within(most.bytes()))));
         followers.extend(tls.clone().map(|tls| tokio::spawn(tls.follow_files())));
         // 2. Sockets. IO.
         let state = AppState::new(config, auth, clock);

@@ -7,11 +7,11 @@ use luminate_crds::worker_config::WorkerConfig;
 use luminate_storage::model::{DimensionLimits, SeriesLimits};
 use luminate_storage::store::{ErrorKind, MetricsStore, SeriesLookup, StoreError, WriteOutcome};
 use serde::Serialize;
+use tokio::sync::Semaphore;
 use utoipa::ToSchema;
 
 use crate::admission::Class;
 use crate::app::AppState;
-use crate::decoders::Decoders;
 use crate::error::{Error, ErrorObject, Fault};
 use crate::ingest::body::{self, Encoding};
 use crate::ingest::json::JsonError;
@@ -22,6 +22,8 @@ use crate::tenant::Caller;
 /// Bodies of about this size are decoded where the request is handled, in a millisecond or so; larger
 /// ones on a thread that may block, so that nobody else's request waits for them.
 const INLINE_BYTES: usize = 512 << 10;
+/// What is decoded where the request is handled becomes no more than this.
+const INLINE_LIMIT: usize = 2 * INLINE_BYTES;
 /// How much larger compressed samples usually become.
 const EXPANSION: usize = 8;
 
@@ -155,8 +157,8 @@ where
     // What it is decompressed to is made anew where it is needed twice: it would be held while others wait for memory.
     let read = |lookup: Arc<dyn SeriesLookup>| {
         let (wire, decompress, decode) = (wire.clone(), decompress.clone(), decode.clone());
-        off_the_loop(&state.decoders, size, move || {
-            decode(&decompress(wire, limit)?, &rules, lookup.as_ref())
+        off_the_loop(&state.decoders, (size, limit), move |limit| {
+            decode(&decompress(wire.clone(), limit)?, &rules, lookup.as_ref())
         })
     };
     let decoded = read(Arc::clone(&lookup)).await?;
@@ -234,15 +236,22 @@ async fn store_batch(
     Ok((Submitted { accepted, rejections, dropped, durable }, shed))
 }
 
-/// Does `work` over `bytes` here if they are few, else on a thread that may block, when it is its turn.
+/// Does `work` over `bytes` here if they are few, and become no more than a few, else on a thread that may block, when it
+/// is its turn; it is told how many bytes may come out.
 async fn off_the_loop<T: Send + 'static>(
-    decoders: &Decoders,
-    bytes: usize,
-    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+    decoders: &Semaphore,
+    (bytes, limit): (usize, usize),
+    work: impl Fn(usize) -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
+    let inline = limit.min(INLINE_LIMIT);
     if bytes <= INLINE_BYTES {
-        return work();
+        match work(inline) {
+            // It becomes more than such bodies usually do: a bomb, or samples that are much alike.
+            Err(Error::BodyTooLarge { .. }) if inline < limit => {}
+            done => return done,
+        }
     }
-    let _turn = decoders.enter().await?;
-    tokio::task::spawn_blocking(work).await.map_err(|error| Error::Internal(error.to_string()))?
+    let internal = |error: &dyn std::error::Error| Error::Internal(error.to_string());
+    let _turn = decoders.acquire().await.map_err(|error| internal(&error))?;
+    tokio::task::spawn_blocking(move || work(limit)).await.map_err(|error| internal(&error))?
 }

@@ -169,6 +169,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn few_bytes_that_become_many_are_taken_up_to_the_limit() {
+        let app = App::with(|config| config.server.max_body_bytes = "3 MB".parse().unwrap());
+        for (size, status) in [(100, 200), (2_900_000, 200), (3_000_100, 413)] {
+            let padded = format!("{{\"metrics\":[{{\"name\":\"m\",\"value\":1}}]{}}}", " ".repeat(size));
+            let small = zstd::stream::encode_all(padded.as_bytes(), 1).unwrap();
+            assert!(small.len() < 10_000);
+            let answer = app.send("POST", "/api/v1/write", &[("content-encoding", "zstd")], small).await;
+            assert_eq!(answer.status, status, "{size}");
+        }
+    }
+
+    #[tokio::test]
     async fn the_series_over_the_limit_is_refused_by_its_place_in_the_request() {
         let app = App::with(|config| config.cardinality_limits.max_series_per_metric = 1);
         let sample = |host: &str| json!({"name": "m", "value": 1, "dimensions": {"host": host}});

@@ -75,6 +75,12 @@ impl MemoryPool {
         self.ahead.fetch_sub(bytes, Ordering::Relaxed);
     }
 
+    /// Bytes that will be in use soon.
+    #[must_use]
+    pub fn expected(&self) -> u64 {
+        self.ahead.load(Ordering::Relaxed)
+    }
+
     /// Bytes held.
     #[must_use]
     pub fn held(&self) -> u64 {
@@ -84,7 +90,7 @@ impl MemoryPool {
     /// Whether the process has no more than it may, once what is free is given back.
     fn process_fits(&self) -> bool {
         let Some(Process { resident, most }) = &self.process else { return true };
-        let fits = || resident.bytes() + self.ahead.load(Ordering::Relaxed) <= *most;
+        let fits = || resident.bytes() + self.expected() <= *most;
         fits() || {
             resident.trim();
             fits()

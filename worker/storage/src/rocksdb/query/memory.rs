@@ -143,5 +143,11 @@ mod tests {
         drop(first);
         assert_eq!(pool.held(), 0);
         assert!(other.hold(large).is_ok());
+        let series = large / WORKING;
+        let working = one.hold_working(series).unwrap();
+        assert!(other.hold_working(series).is_err());
+        assert_eq!((pool.held(), pool.expected()), (large as u64, large as u64));
+        drop(working);
+        assert_eq!((pool.held(), pool.expected()), (0, 0));
     }
 }
