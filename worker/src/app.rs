@@ -177,6 +177,18 @@ mod tests {
         String::from_utf8(bytes.to_vec()).unwrap()
     }
 
+    #[test]
+    fn large_bodies_are_decoded_at_once_as_far_as_memory_has_room_for_them() {
+        let of = |threads, memory: &str| {
+            let mut config = WorkerConfig::default();
+            config.server.max_body_bytes = "10 MB".parse().unwrap();
+            (config.storage.rocksdb.threads, config.storage.rocksdb.memory) =
+                (Some(threads), Some(memory.parse().unwrap()));
+            decoders(&config)
+        };
+        assert_eq!([of(4, "64 MB"), of(4, "512 MB"), of(4, "8 GB"), of(1, "8 GB")], [1, 3, 4, 1]);
+    }
+
     #[tokio::test]
     async fn an_unknown_path_is_answered_in_the_form_of_all_errors() {
         let response = ask(router(state()), "GET", "/nowhere").await;
