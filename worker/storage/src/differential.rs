@@ -141,7 +141,8 @@ mod tests {
         ];
         assert_eq!(kinds, all);
         assert!(report.refused > 0 && report.rows > 20_000, "{report:?}");
-        assert!(report.empty * 3 < report.questions(), "{report:?}");
+        // Bounds leave nothing of some answers.
+        assert!(report.empty * 5 < report.questions() * 2, "{report:?}");
     }
 
     #[tokio::test]

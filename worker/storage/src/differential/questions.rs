@@ -28,9 +28,9 @@ pub enum Listing {
 
 /// A question about samples.
 pub fn query(random: &mut Rng, world: &World, tenant: &Tenant, now: i64) -> Query {
-    let (selector, range) = about(random, world, tenant, now);
+    let (selector, range, value) = about(random, world, tenant, now);
     let limit = if random.u8(..6) == 0 { random.usize(1..30) } else { 10_000 };
-    let having = having(random, world.recent_of(tenant).first().map_or(0.0, |row| row.value));
+    let having = having(random, value);
     match random.u8(..10) {
         0..2 => Query::Range(RangeQuery { selector, range, having, limit }),
         2..8 => Query::Aggregate(AggregateQuery {
@@ -56,7 +56,7 @@ pub fn query(random: &mut Rng, world: &World, tenant: &Tenant, now: i64) -> Quer
 
 /// An aggregate whose two parts add up.
 pub fn additive(random: &mut Rng, world: &World, tenant: &Tenant, now: i64) -> AggregateQuery {
-    let (selector, range) = about(random, world, tenant, now);
+    let (selector, range, _) = about(random, world, tenant, now);
     AggregateQuery {
         selector,
         range,
@@ -69,16 +69,16 @@ pub fn additive(random: &mut Rng, world: &World, tenant: &Tenant, now: i64) -> A
     }
 }
 
-/// Which series, and when: mostly around something that the tenant got lately.
-fn about(random: &mut Rng, world: &World, tenant: &Tenant, now: i64) -> (Selector, TimeRange) {
+/// Which series, and when: mostly around something that the tenant got lately, whose value comes with it.
+fn about(random: &mut Rng, world: &World, tenant: &Tenant, now: i64) -> (Selector, TimeRange, f64) {
     let recent = world.recent_of(tenant);
     match random.choice(&recent) {
         Some(row) if random.u8(..6) > 0 => {
             let filters = filters(random, &row.dimensions);
             let selector = listed(random, &recent, Selector::new(row.metric.clone(), filters));
-            (selector, range(random, row.time))
+            (selector, range(random, row.time), row.value)
         }
-        _ => (Selector::new(name(random, world), Vec::new()), range(random, now)),
+        _ => (Selector::new(name(random, world), Vec::new()), range(random, now), 0.0),
     }
 }
 
@@ -86,7 +86,7 @@ fn about(random: &mut Rng, world: &World, tenant: &Tenant, now: i64) -> (Selecto
 /// the last digits of two backends may differ.
 fn having(random: &mut Rng, value: f64) -> Having {
     let bound = |random: &mut Rng| (value * (0.5 + random.f64()) + random.f64()).clamp(-1e300, 1e300);
-    match random.u8(..18) {
+    match random.u8(..30) {
         0 => Having { gt: Some(bound(random)), ..Having::ANY },
         1 => Having { lt: Some(bound(random)), ..Having::ANY },
         2 => Having { gte: Some(bound(random)), lte: Some(2.0 * bound(random).abs()), ..Having::ANY },
