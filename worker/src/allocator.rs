@@ -37,8 +37,8 @@ impl Resident for Allocator {
 
 /// Gives back what is free while the process has more than `most` bytes; never ends.
 ///
-/// The allocator keeps for a second what was freed, for each of its arenas apart: of bodies or queries in turn on many
-/// threads, each would leave as much behind as it took.
+/// The allocator keeps for a second what was freed, for each of its arenas apart: of bodies or queries in turn on
+/// several threads, each may leave behind what it took.
 pub async fn keep_within(most: u64) {
     loop {
         let bytes = Allocator.bytes();
