@@ -102,13 +102,6 @@ impl Options {
         (self.memory / 20).min(64 << 20)
     }
 
-    /// Once the process has so much, queries take no more: the memory and a twentieth. The rest of the quarter above is for
-    /// whoever takes meanwhile without asking, such as bodies.
-    #[must_use]
-    pub fn resident_bytes(&self) -> u64 {
-        self.memory + self.memory / 20
-    }
-
     /// What all queries may hold while series and head take so much: what is left of nine tenths, since bodies have one, and
     /// always a tenth.
     #[must_use]

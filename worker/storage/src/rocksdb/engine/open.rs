@@ -122,10 +122,11 @@ pub(super) fn open(options: Options) -> Result<Opened> {
     Ok(Opened { inner, log, head_commit: sealed.through + 1, errands })
 }
 
-/// The pool of a store's queries.
+/// The pool of a store's queries, which take no more once the process has its memory: the quarter above is for whoever takes
+/// meanwhile without asking, such as bodies.
 fn query_memory(options: &Options) -> MemoryPool {
     match &options.resident {
-        Some(resident) => MemoryPool::within(resident.clone(), options.resident_bytes()),
+        Some(resident) => MemoryPool::within(resident.clone(), options.memory),
         None => MemoryPool::default(),
     }
 }
