@@ -189,6 +189,6 @@ fn a_restore_refuses_a_folder_that_is_not_empty_and_a_backup_that_is_damaged() {
     assert!(!into.exists());
     // A restore that was cut off is no store.
     fs::create_dir_all(into.join("restoring")).unwrap();
-    let (status, said) = Setup::new().with("storage.rocksdb.path", into.display()).run(&[]);
+    let (status, said) = Setup::new().over(&into).run(&[]);
     assert!(!status.success() && said.contains("was not finished"), "{said}");
 }

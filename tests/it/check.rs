@@ -130,7 +130,7 @@ fn a_folder_of_another_version_is_refused_in_one_sentence_by_check_and_worker() 
     let (code, said) = check(&data, &[]);
     assert_eq!((code, said.lines().count()), (Some(2), 1), "{said}");
     assert!(said.contains("format 9; this version of Luminate reads and writes format 1"), "{said}");
-    let (status, said) = Setup::new().with("storage.rocksdb.path", data.display()).run(&[]);
+    let (status, said) = Setup::new().over(&data).run(&[]);
     assert!(!status.success(), "{said}");
     let errors: Vec<&str> = said.lines().filter(|line| line.contains("ERROR")).collect();
     assert!(errors.len() == 1 && errors[0].contains("format 9"), "{said}");

@@ -189,7 +189,7 @@ fn a_disk_that_can_only_be_read_is_refused_at_the_start_and_can_be_checked() {
         return;
     }
     let data = disk.path().join("data");
-    let (status, said) = Setup::new().with("storage.rocksdb.path", data.display()).run(&[]);
+    let (status, said) = Setup::new().over(&data).run(&[]);
     assert!(!status.success(), "{said}");
     let errors: Vec<&str> = said.lines().filter(|line| line.contains("ERROR")).collect();
     assert!(errors.len() == 1 && errors[0].contains("Read-only file system"), "{said}");

@@ -382,7 +382,7 @@ fn lengths_and_hosts_that_contradict_each_other_are_refused() {
 #[test]
 fn memory_stays_within_what_the_worker_was_told() {
     luminate_tests::only_on!(RocksDb, "the engine's memory");
-    let run = Run { memory: 192 << 20, each: Duration::from_secs(3), unbounded: false };
+    let run = Run { memory: 256 << 20, each: Duration::from_secs(3), unbounded: false };
     let summary = hostile::run(&run, &mut |line| println!("{line}")).unwrap();
     println!("{summary}");
 }

@@ -161,10 +161,7 @@ fn a_draining_worker_still_serves_and_says_that_it_is_not_ready() {
 fn a_second_worker_on_the_same_data_is_refused() {
     only_on!(RocksDb, "its folder, which one worker has for itself");
     let worker = Worker::start();
-    let setup = Setup::new()
-        .with("storage.rocksdb.path", worker.data().display())
-        .with("server.port", luminate_tests::worker::free_address().port());
-    let (status, said) = setup.run(&[]);
+    let (status, said) = Setup::new().over(&worker.data()).run(&[]);
     assert!(!status.success(), "{said}");
     assert!(!said.contains("panicked"), "{said}");
     worker.client().store(&[sample("m", now(), 1.0, &[])]);

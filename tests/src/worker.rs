@@ -136,6 +136,12 @@ impl Setup {
         self
     }
 
+    /// Data that lie there, and a free port: for a worker that listens before it finds that it can't use them.
+    #[must_use]
+    pub fn over(self, data: &Path) -> Self {
+        self.with("storage.rocksdb.path", data.display()).with("server.port", free_address().port())
+    }
+
     /// Lets the worker ask for tokens signed with [`token::SECRET`], under budgets that no test meets by
     /// accident.
     #[must_use]
