@@ -92,6 +92,24 @@ pub enum Layout {
     Lines,
 }
 
+/// What is written out piece by piece.
+trait Written: Send + 'static {
+    /// Appends the next piece to `out`.
+    fn piece(&mut self, out: &mut Vec<u8>) -> serde_json::Result<()>;
+
+    /// Whether there is no more of it.
+    fn is_done(&self) -> bool;
+
+    /// The next piece, if there is one.
+    fn next_piece(&mut self) -> Option<serde_json::Result<Bytes>> {
+        if self.is_done() {
+            return None;
+        }
+        let mut out = Vec::with_capacity(PIECE_BYTES);
+        Some(self.piece(&mut out).map(|()| out.into()))
+    }
+}
+
 /// An answer that is written out piece by piece.
 struct Pieces {
     found: Found,
@@ -106,7 +124,25 @@ impl Pieces {
         Self { found, layout, next: 0, done: false, writer: Writer::default() }
     }
 
-    /// Appends the next piece to `out`.
+    fn end(&self, out: &mut Vec<u8>) -> serde_json::Result<()> {
+        match self.layout {
+            Layout::Object => {
+                // The summary's fields stand beside the rows: its opening brace is dropped.
+                out.extend_from_slice(b"],");
+                let summary = serde_json::to_vec(&self.found.summary)?;
+                out.extend_from_slice(summary.strip_prefix(b"{").unwrap_or(&summary));
+            }
+            Layout::Lines => {
+                out.extend_from_slice(b"{\"summary\":");
+                serde_json::to_writer(&mut *out, &self.found.summary)?;
+                out.extend_from_slice(b"}\n");
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Written for Pieces {
     fn piece(&mut self, out: &mut Vec<u8>) -> serde_json::Result<()> {
         let rows = &self.found.rows;
         if self.next == 0 && self.layout == Layout::Object {
@@ -132,50 +168,25 @@ impl Pieces {
         Ok(())
     }
 
-    fn end(&self, out: &mut Vec<u8>) -> serde_json::Result<()> {
-        match self.layout {
-            Layout::Object => {
-                // The summary's fields stand beside the rows: its opening brace is dropped.
-                out.extend_from_slice(b"],");
-                let summary = serde_json::to_vec(&self.found.summary)?;
-                out.extend_from_slice(summary.strip_prefix(b"{").unwrap_or(&summary));
-            }
-            Layout::Lines => {
-                out.extend_from_slice(b"{\"summary\":");
-                serde_json::to_writer(&mut *out, &self.found.summary)?;
-                out.extend_from_slice(b"}\n");
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Iterator for Pieces {
-    type Item = serde_json::Result<Bytes>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.done {
-            return None;
-        }
-        let mut out = Vec::with_capacity(PIECE_BYTES);
-        Some(self.piece(&mut out).map(|()| out.into()))
+    fn is_done(&self) -> bool {
+        self.done
     }
 }
 
 /// The response with an answer; a long one is written out as the client reads it.
 pub fn response(found: Found, layout: Layout) -> Response {
     let kind = if layout == Layout::Lines { NDJSON } else { "application/json" };
-    in_pieces(Pieces::new(found, layout), |pieces| pieces.done, kind)
+    in_pieces(Pieces::new(found, layout), kind)
 }
 
-/// The response of `pieces`: whole where they are done after the first.
-fn in_pieces<P>(mut pieces: P, done: fn(&P) -> bool, kind: &'static str) -> Response
-where
-    P: Iterator<Item = serde_json::Result<Bytes>> + Send + 'static,
-{
-    let body = match pieces.next() {
-        Some(Ok(piece)) if done(&pieces) => Body::from(piece),
-        Some(first) => Body::from_stream(futures_util::stream::iter(std::iter::once(first).chain(pieces))),
+/// The response of what is written in pieces: whole where it is done after the first.
+fn in_pieces(mut written: impl Written, kind: &'static str) -> Response {
+    let body = match written.next_piece() {
+        Some(Ok(piece)) if written.is_done() => Body::from(piece),
+        Some(first) => {
+            let others = std::iter::from_fn(move || written.next_piece());
+            Body::from_stream(futures_util::stream::iter(std::iter::once(first).chain(others)))
+        }
         None => Body::empty(),
     };
     ([(CONTENT_TYPE, kind)], body).into_response()
@@ -189,7 +200,7 @@ struct Parts {
     done: bool,
 }
 
-impl Parts {
+impl Written for Parts {
     fn piece(&mut self, out: &mut Vec<u8>) -> serde_json::Result<()> {
         if !std::mem::replace(&mut self.begun, true) {
             out.extend_from_slice(b"{\"answers\":[");
@@ -217,17 +228,9 @@ impl Parts {
         }
         Ok(())
     }
-}
 
-impl Iterator for Parts {
-    type Item = serde_json::Result<Bytes>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.done {
-            return None;
-        }
-        let mut out = Vec::with_capacity(PIECE_BYTES);
-        Some(self.piece(&mut out).map(|()| out.into()))
+    fn is_done(&self) -> bool {
+        self.done
     }
 }
 
@@ -235,7 +238,7 @@ impl Iterator for Parts {
 pub fn response_of_many(answers: Vec<Result<Found, ErrorBody>>) -> Response {
     let pieces = |found| Box::new(Pieces::new(found, Layout::Object));
     let rest = answers.into_iter().map(|answer| answer.map(pieces)).collect();
-    in_pieces(Parts { rest, begun: false, done: false }, |parts| parts.done, "application/json")
+    in_pieces(Parts { rest, begun: false, done: false }, "application/json")
 }
 
 #[cfg(test)]
