@@ -98,6 +98,11 @@ impl PageKey {
     fn start_of(day: i32, layer: u64) -> Self {
         Self { day, layer, metric: 0, first_series: 0, last_series: 0 }
     }
+
+    /// Behind every key of a layer.
+    fn end_of(day: i32, layer: u64) -> Self {
+        Self { day, layer, metric: u32::MAX, first_series: u32::MAX, last_series: u32::MAX }
+    }
 }
 
 /// A day's bytes in a key: the sign flipped, so that days before 1970 sort first.
@@ -349,7 +354,9 @@ impl Tables {
             let family = self.family(family)?;
             let from = PageKey::start_of(day, layer).encode(prefix);
             let to = PageKey::start_of(day, layer + 1).encode(prefix);
-            self.db.delete_file_in_range_cf(family, from, to).map_err(failed)?;
+            // RocksDB counts the end in for files: with `to` it would take the next layer's, if that holds one page.
+            let last = PageKey::end_of(day, layer).encode(prefix);
+            self.db.delete_file_in_range_cf(family, from, last).map_err(failed)?;
             let mut iterator = self.db.raw_iterator_cf(family);
             iterator.seek(from);
             let left = iterator.key().is_some_and(|key| key < to.as_slice());
@@ -403,7 +410,9 @@ impl Tables {
         let _not_amid_a_checkpoint = self.removing.lock();
         let family = self.family(DEFINITIONS)?;
         let (from, to) = (definitions_key(0, 0), definitions_key(seal, 0));
-        self.db.delete_file_in_range_cf(family, &from, &to).map_err(failed)?;
+        // RocksDB counts the end in for files, which may hold nothing but the first key behind the range.
+        let last = definitions_key(seal.saturating_sub(1), u32::MAX);
+        self.db.delete_file_in_range_cf(family, &from, &last).map_err(failed)?;
         self.db.delete_range_cf(family, &from, &to).map_err(failed)
     }
 
