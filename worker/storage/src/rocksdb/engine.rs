@@ -170,6 +170,8 @@ pub struct Inner {
     pub(super) creation: Mutex<()>,
     pub(super) retention: RwLock<HashMap<Tenant, Retention>>,
     pub(super) dirty_days: Mutex<DirtyDays>,
+    /// Held by whoever writes presence to `meta`.
+    pub(super) presence_writing: Mutex<()>,
     pub(super) accepted: Mutex<Accepted>,
     /// What lived when days were last looked at for expiry.
     pub(super) expired: Mutex<HashMap<Tenant, Living>>,

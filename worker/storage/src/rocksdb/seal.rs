@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use roaring::RoaringBitmap;
+
 use crate::store::Result;
 
 use super::codec::Effort;
-use super::commit::Work;
+use super::commit::{DirtyDays, Work};
 use super::engine::Inner;
 use super::head::Head;
 use super::layer::{DAY, Frozen, Layer, LayerBuilder, LayerRecord, day_of, day_start};
@@ -54,7 +56,7 @@ fn seal(inner: &Arc<Inner>, frozen: &Frozen) -> Result<()> {
     let blobs = series.chunks(DEFINITIONS_OF_A_BLOB).flat_map(|ids| inner.index.definitions_of(ids));
     inner.tables.add_definitions(inner.new_layer_id(), blobs)?;
     // 3. One synced change of `meta` makes them what the store consists of. IO.
-    inner.write_with_presence(|batch| {
+    inner.write_with_presence(series.len(), |batch| {
         records.iter().try_for_each(|record| put_layer(batch, record))?;
         inner.put_state(batch, frozen)
     })?;
@@ -66,7 +68,6 @@ fn seal(inner: &Arc<Inner>, frozen: &Frozen) -> Result<()> {
         view.frozen.retain(|other| other.last_commit != frozen.last_commit);
         view.exchange(&[], layers);
     });
-    inner.unsealed_series.lock().drain(..series.len());
     inner.stored_definitions.fetch_add(series.len() as u64, Ordering::Relaxed);
     inner.sealed_through.store(frozen.last_commit, Ordering::Relaxed);
     // A closing queue takes it no more, and the next start releases it.
@@ -119,7 +120,7 @@ pub fn rewrite_definitions(inner: &Arc<Inner>) -> Result<()> {
     let parts = ids.chunks(DEFINITIONS_OF_A_BLOB);
     inner.tables.add_definitions(number, parts.flat_map(|ids| inner.index.definitions_of(ids)))?;
     // `meta` must not name a series as present whose definition goes now.
-    inner.write_with_presence(|_batch| Ok(()))?;
+    inner.write_with_presence(0, |_batch| Ok(()))?;
     inner.tables.drop_definitions_before(number)?;
     inner.stored_definitions.store(inner.index.series(), Ordering::Relaxed);
     tracing::info!(stored, kept = inner.index.series(), "rewrote the definitions of series");
@@ -165,36 +166,61 @@ pub fn put_layer(batch: &mut MetaBatch, record: &LayerRecord) -> Result<()> {
 }
 
 impl Inner {
-    /// Writes to `meta` which series are present on the days that have changed, then what `put` adds; where any of it fails,
-    /// those days are kept for the next time.
-    fn write_with_presence(&self, put: impl FnOnce(&mut MetaBatch) -> Result<()>) -> Result<()> {
+    /// Writes to `meta` which series are present on the days that have changed, then what `put` adds, now that tables
+    /// hold the definitions of the first `defined` of [`Inner::unsealed_series`]. Days are kept for the next time where
+    /// any of it fails, and where series are left out.
+    fn write_with_presence(
+        &self,
+        defined: usize,
+        put: impl FnOnce(&mut MetaBatch) -> Result<()>,
+    ) -> Result<()> {
+        // The days that one thread has taken are in `meta` before another says that the log may go.
+        let _writing = self.presence_writing.lock();
         let dirty = std::mem::take(&mut *self.dirty_days.lock());
         let mut batch = MetaBatch::default();
-        let written = self
-            .put_presence(&mut batch, &dirty)
-            .and_then(|()| put(&mut batch))
-            .and_then(|()| self.tables.write_meta(batch));
-        if written.is_err() {
-            self.dirty_days.lock().extend(dirty);
+        let written = self.put_presence(&mut batch, &dirty, defined).and_then(|left_out| {
+            put(&mut batch)?;
+            self.tables.write_meta(batch)?;
+            Ok(left_out)
+        });
+        let kept = match &written {
+            Ok(left_out) => left_out,
+            Err(_) => &dirty,
+        };
+        self.dirty_days.lock().extend(kept.iter().cloned());
+        if written.is_ok() {
+            self.unsealed_series.lock().drain(..defined);
         }
-        written
+        written.map(|_| ())
     }
 
-    /// Adds to `batch` which series are present on each of `dirty`.
-    fn put_presence(&self, batch: &mut MetaBatch, dirty: &super::commit::DirtyDays) -> Result<()> {
-        for (tenant, day) in dirty {
+    /// Adds to `batch` which series are present on each of `dirty`; the days of which it has left some out.
+    ///
+    /// A series that only the log defines is left out: the log says too on which days it is present, and a log that
+    /// isn't synced may be lost, after which `meta` would name a series that nothing defines.
+    fn put_presence(&self, batch: &mut MetaBatch, dirty: &DirtyDays, defined: usize) -> Result<DirtyDays> {
+        let presence: Vec<_> =
+            dirty.iter().map(|(tenant, day)| self.index.tenant(tenant).presence(*day)).collect();
+        // After presence: a series is among these before it is present anywhere.
+        let undefined: RoaringBitmap = self.unsealed_series.lock()[defined..].iter().copied().collect();
+        let mut left_out = DirtyDays::default();
+        for ((tenant, day), present) in dirty.iter().zip(presence) {
             let mut key = day_bytes(*day).to_vec();
             key.extend_from_slice(tenant.as_str().as_bytes());
-            match self.index.tenant(tenant).presence(*day) {
-                Some(present) if !present.is_empty() => {
-                    let mut bytes = Vec::with_capacity(present.serialized_size());
-                    present.serialize_into(&mut bytes).map_err(crate::store::StoreError::internal)?;
-                    batch.put(Prefix::Presence, &key, &bytes);
-                }
-                _ => batch.delete(Prefix::Presence, &key),
+            let mut present = present.unwrap_or_default();
+            if !present.is_disjoint(&undefined) {
+                present -= &undefined;
+                left_out.insert((tenant.clone(), *day));
             }
+            if present.is_empty() {
+                batch.delete(Prefix::Presence, &key);
+                continue;
+            }
+            let mut bytes = Vec::with_capacity(present.serialized_size());
+            present.serialize_into(&mut bytes).map_err(crate::store::StoreError::internal)?;
+            batch.put(Prefix::Presence, &key, &bytes);
         }
-        Ok(())
+        Ok(left_out)
     }
 
     /// Adds to `batch` everything beside layers and presence that belongs to "sealed through the last commit of `frozen`".

@@ -86,6 +86,7 @@ pub(super) fn open(options: Options) -> Result<Opened> {
         creation: Mutex::default(),
         retention: RwLock::new(HashMap::new()),
         dirty_days: Mutex::default(),
+        presence_writing: Mutex::default(),
         accepted: Mutex::new(accepted(&sealed)),
         expired: Mutex::default(),
         unsealed_series: Mutex::default(),

@@ -1,5 +1,6 @@
 //! The contract and the differential test over the engine.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -100,9 +101,23 @@ fn the_engine_and_the_model_agree_on_seeds_4_to_7() {
     compare(4..8);
 }
 
+/// A folder, and all that is in it.
+pub(super) fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
 /// What the store of format 1 was made of: midnight, a minute apart, from the clock's noon on.
 mod format_1 {
-    use std::path::{Path, PathBuf};
+    use std::path::PathBuf;
 
     use super::*;
     use crate::contract::trial::{DAY, HOUR, SECOND, T0, metric, series};
@@ -187,19 +202,6 @@ mod format_1 {
             write(&store, "acme", 300..320).await;
             store.close().await.unwrap();
         });
-    }
-
-    fn copy(from: &Path, to: &Path) {
-        std::fs::create_dir_all(to).unwrap();
-        for entry in std::fs::read_dir(from).unwrap() {
-            let entry = entry.unwrap();
-            let target = to.join(entry.file_name());
-            if entry.file_type().unwrap().is_dir() {
-                copy(&entry.path(), &target);
-            } else {
-                std::fs::copy(entry.path(), target).unwrap();
-            }
-        }
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -12,9 +12,11 @@ use crate::contract::trial::{DAY, SECOND, T0, metric, series};
 use crate::model::{Batch, Having, NewSeries, RangeQuery, Selector, SeriesLimits, Tenant, TimeRange};
 use crate::rocksdb::backup;
 use crate::rocksdb::check::{Report, check};
+use crate::rocksdb::seal::rewrite_definitions;
 use crate::rocksdb::tables::Tables;
 use crate::store::{ErrorKind, ListQuery, MetricsStore, QueryContext, Retention};
 
+use super::tests::copy;
 use super::{Ack, Options, RocksDb};
 
 const YEAR: i64 = 365 * DAY;
@@ -59,8 +61,12 @@ fn tenant() -> Tenant {
 }
 
 async fn write(store: &RocksDb, time: i64) {
+    write_to(store, "m{k=v}", time).await;
+}
+
+async fn write_to(store: &RocksDb, name: &str, time: i64) {
     let mut batch = Batch::new(SeriesLimits::NONE);
-    let (metric, dimensions) = series("m{k=v}");
+    let (metric, dimensions) = series(name);
     let new = batch.describe(NewSeries { metric, dimensions, spelling: None });
     batch.push(new, time, 1.5);
     assert!(store.write(&tenant(), batch).await.unwrap().refused.is_empty());
@@ -210,4 +216,61 @@ async fn a_store_whose_tables_or_definitions_are_missing_is_refused_and_the_chec
     assert_eq!(error.kind, ErrorKind::Corrupt);
     assert!(error.message.contains("the definitions of 1 series are missing"), "{error}");
     assert!(!checked(&path).is_sound());
+}
+
+#[tokio::test]
+async fn a_log_that_is_lost_before_its_sync_takes_its_new_series_with_it_and_nothing_else() {
+    let (_directory, path) = folder();
+    let (_lost, after) = folder();
+    let store = RocksDb::open(Options { ack: Ack::Buffered, ..still(&path) }).unwrap();
+    write_to(&store, "m{k=sealed}", T0 - SECOND).await;
+    store.seal().await.unwrap();
+    // 1. What is synced of the log.
+    copy(&path.join("log"), &after.join("log"));
+    // 2. What only the log knows, then a synced change of `meta` that has to do with the day of it.
+    write_to(&store, "m{k=logged}", T0 - SECOND).await;
+    store.inner.stored_definitions.store(1_000_000, Ordering::Relaxed);
+    rewrite_definitions(&store.inner).unwrap();
+    copy(&path.join("tables"), &after.join("tables"));
+    let store_after = RocksDb::open(still(&after)).unwrap();
+    assert_eq!(seen(&store_after).await, (1, 1));
+    // 3. Where the log stays, a seal says on which days its series are present.
+    assert_eq!(seen(&store).await, (2, 1));
+    store.seal().await.unwrap();
+    store.close().await.unwrap();
+    drop(store);
+    let store = RocksDb::open(still(&path)).unwrap();
+    assert_eq!(seen(&store).await, (2, 1));
+}
+
+#[tokio::test]
+async fn a_single_series_outlives_the_merge_of_its_layers() {
+    let (_directory, path) = folder();
+    let store = RocksDb::open(still(&path)).unwrap();
+    for n in 1..=12 {
+        write(&store, T0 - n * SECOND).await;
+        store.seal().await.unwrap();
+        store.merge().await.unwrap();
+        assert_eq!(seen(&store).await, (usize::try_from(n).unwrap(), 1));
+    }
+    store.close().await.unwrap();
+    drop(store);
+    let store = RocksDb::open(still(&path)).unwrap();
+    assert_eq!(seen(&store).await, (12, 1));
+}
+
+#[test]
+fn a_layer_that_is_dropped_takes_nothing_of_the_next_one() {
+    let (_directory, path) = folder();
+    let tables = Tables::open(&path, 1 << 20).unwrap();
+    for layer in 1..=3 {
+        let files = tables.begin_layer(0, layer);
+        let mut writer = files.writer().unwrap();
+        writer.put(0, (0, 0), b"page", b"summary").unwrap();
+        writer.finish().unwrap();
+        tables.ingest_layer(files).unwrap();
+    }
+    tables.drop_layer((0, 1)).unwrap();
+    let left = [1, 2, 3].map(|layer| tables.has_layer((0, layer)).unwrap());
+    assert_eq!(left, [false, true, true]);
 }
