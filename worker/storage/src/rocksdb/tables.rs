@@ -3,11 +3,12 @@
 //! Nothing else in this crate names RocksDB. Integers in keys are big endian, so that byte order is
 //! their order; every field has a fixed width, so no two tenants' or metrics' keys can touch.
 
+mod incoming;
 mod records;
 mod stored;
 
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
@@ -18,6 +19,8 @@ use ::rocksdb::{
 };
 
 use crate::store::{ErrorKind, Result, StoreError};
+
+use incoming::{Incoming, TableFile};
 
 pub use stored::{Half, Strictness};
 
@@ -143,8 +146,7 @@ fn meta_key(prefix: Prefix, key: &[u8]) -> Vec<u8> {
 /// An open database.
 pub struct Tables {
     db: DB,
-    directory: PathBuf,
-    next_file: AtomicU64,
+    incoming: Incoming,
     cache: Cache,
     /// Held while tables are removed, and while a checkpoint is made: between the moments at which it
     /// takes `meta` and the list of tables, none may go that `meta` names.
@@ -153,7 +155,7 @@ pub struct Tables {
 
 impl std::fmt::Debug for Tables {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Tables").field("directory", &self.directory).finish_non_exhaustive()
+        formatter.debug_struct("Tables").field("incoming", &self.incoming).finish_non_exhaustive()
     }
 }
 
@@ -164,12 +166,6 @@ impl Tables {
     /// `Unavailable` when it is open elsewhere, `Corrupt`, `Internal`.
     pub fn open(directory: &Path, cache_bytes: usize) -> Result<Self> {
         records::look(directory)?;
-        let incoming = directory.join("incoming");
-        // Files of a seal that was cut off: nothing refers to them.
-        if incoming.exists() {
-            std::fs::remove_dir_all(&incoming).map_err(StoreError::internal)?;
-        }
-        std::fs::create_dir_all(&incoming).map_err(StoreError::internal)?;
         let cache = Cache::new_lru_cache(cache_bytes);
         let mut options = Options::default();
         options.create_if_missing(true);
@@ -182,8 +178,10 @@ impl Tables {
         options.set_paranoid_checks(true);
         // A torn last record was never acknowledged; anything else that is broken must be told.
         options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
-        let db = DB::open_cf_descriptors(&options, directory, families(&cache)).map_err(failed)?;
-        Ok(Self { db, directory: incoming, next_file: AtomicU64::new(0), cache, removing: Mutex::default() })
+        let incoming = Incoming::of(directory);
+        let db = incoming.open(&|| DB::open_cf_descriptors(&options, directory, families(&cache)), failed)?;
+        forget_older_options(directory);
+        Ok(Self { db, incoming, cache, removing: Mutex::default() })
     }
 
     /// Makes a copy of the database as it is now in `directory`, which must not exist: of files that never
@@ -377,10 +375,10 @@ impl Tables {
         if blobs.peek().is_none() {
             return Ok(());
         }
-        let mut file = self.new_file(DEFINITIONS);
+        let mut file = self.incoming.file(DEFINITIONS);
         let options = family_options(DEFINITIONS, &self.cache);
         let mut writer = SstFileWriter::create(&options);
-        writer.open(&file.0).map_err(failed)?;
+        writer.open(&file.path).map_err(failed)?;
         for (part, blob) in (0_u32..).zip(blobs) {
             writer.put(definitions_key(seal, part), &blob).map_err(failed)?;
         }
@@ -424,8 +422,8 @@ impl Tables {
         LayerFiles {
             day,
             layer,
-            pages: self.new_file(PAGES),
-            summaries: self.new_file(SUMMARIES),
+            pages: self.incoming.file(PAGES),
+            summaries: self.incoming.file(SUMMARIES),
             options: [PAGES, SUMMARIES].map(|name| family_options(name, &self.cache)),
         }
     }
@@ -442,12 +440,9 @@ impl Tables {
     fn ingest(&self, family: &str, file: &mut TableFile) -> Result<()> {
         let mut options = IngestExternalFileOptions::default();
         options.set_move_files(true);
-        self.db.ingest_external_file_cf_opts(self.family(family)?, &options, vec![&file.0]).map_err(failed)
-    }
-
-    fn new_file(&self, family: &str) -> TableFile {
-        let number = self.next_file.fetch_add(1, Ordering::Relaxed);
-        TableFile(self.directory.join(format!("{family}-{number}.sst")))
+        let family = self.family(family)?;
+        let ingest = |path: &Path| self.db.ingest_external_file_cf_opts(family, &options, vec![path]);
+        self.incoming.bring(file, ingest).map_err(failed)
     }
 
     fn family(&self, name: &str) -> Result<&ColumnFamily> {
@@ -460,6 +455,21 @@ fn definitions_key(seal: u64, part: u32) -> Vec<u8> {
     key.extend_from_slice(&seal.to_be_bytes());
     key.extend_from_slice(&part.to_be_bytes());
     key
+}
+
+/// Removes all but the latest of the files in which RocksDB writes down its options at each start: nothing reads them,
+/// and the older one that it keeps is 26 KB, as much as many a series' month.
+fn forget_older_options(directory: &Path) {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let number = |path: &Path| path.file_name()?.to_str()?.strip_prefix("OPTIONS-")?.parse::<u64>().ok();
+    let mut written: Vec<_> =
+        entries.filter_map(|entry| Some((number(&entry.path())?, entry.path()))).collect();
+    written.sort_unstable();
+    written.pop();
+    for (_, path) in written {
+        // At the latest the next start removes it.
+        let _left = std::fs::remove_file(path);
+    }
 }
 
 fn families(cache: &Cache) -> [ColumnFamilyDescriptor; 4] {
@@ -481,16 +491,6 @@ fn family_options(name: &str, cache: &Cache) -> Options {
     options
 }
 
-/// A file on its way into the database, removed if it doesn't get there.
-struct TableFile(PathBuf);
-
-impl Drop for TableFile {
-    fn drop(&mut self) {
-        // After a move into the database there is nothing left under this name.
-        let _gone = std::fs::remove_file(&self.0);
-    }
-}
-
 /// The files of a layer that is being written.
 pub struct LayerFiles {
     day: i32,
@@ -507,9 +507,9 @@ impl LayerFiles {
     /// `Unavailable` when the disk is full, `Internal`.
     pub fn writer(&self) -> Result<LayerWriter<'_>> {
         let pages = SstFileWriter::create(&self.options[0]);
-        pages.open(&self.pages.0).map_err(failed)?;
+        pages.open(&self.pages.path).map_err(failed)?;
         let summaries = SstFileWriter::create(&self.options[1]);
-        summaries.open(&self.summaries.0).map_err(failed)?;
+        summaries.open(&self.summaries.path).map_err(failed)?;
         Ok(LayerWriter { day: self.day, layer: self.layer, pages, summaries })
     }
 }

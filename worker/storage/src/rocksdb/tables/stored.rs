@@ -1,7 +1,6 @@
 //! A database that is only read, for checks: nothing of its directory changes, whatever is broken in it.
 
 use std::path::Path;
-use std::sync::atomic::AtomicU64;
 
 use parking_lot::Mutex;
 
@@ -9,7 +8,7 @@ use ::rocksdb::{Cache, DB, DBPinnableSlice, DBRecoveryMode, Options, ReadOptions
 
 use crate::store::{Result, StoreError};
 
-use super::{META, PAGES, PageKey, Prefix, SUMMARIES, Tables, failed, families, records};
+use super::{Incoming, META, PAGES, PageKey, Prefix, SUMMARIES, Tables, failed, families, records};
 
 const CACHE_BYTES: usize = 8 << 20;
 const READ_AHEAD: usize = 1 << 20;
@@ -63,8 +62,7 @@ impl Tables {
         });
         let db = DB::open_cf_descriptors_read_only(&options, directory, families(&cache), false)
             .map_err(failed)?;
-        let (next_file, removing) = (AtomicU64::new(0), Mutex::default());
-        Ok(Self { db, directory: directory.to_owned(), next_file, cache, removing })
+        Ok(Self { db, incoming: Incoming::of(directory), cache, removing: Mutex::default() })
     }
 
     /// Visits one half of a metric in a layer, in the order of keys, until something can't be read.
