@@ -295,7 +295,7 @@ impl Log {
         format::finish(record, self.active.header.epoch, &header);
         let Err(error) = self.active.write(record) else { return Ok(length) };
         let error = segment::failed(&self.active.path, &error);
-        if let Err(undo) = self.active.undo() {
+        if let Err(undo) = self.active.undo(record) {
             let why = format!("{}; and it can't be undone: {undo}", error.message);
             return Err(self.fail(StoreError::internal(why)));
         }

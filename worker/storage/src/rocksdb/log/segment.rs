@@ -88,13 +88,13 @@ impl Segment {
         Ok(())
     }
 
-    /// After a failed write: makes sure that what was written is no record.
-    pub(super) fn undo(&self) -> io::Result<()> {
+    /// After a failed write of `record`: makes sure that what was written is no record.
+    pub(super) fn undo(&self, record: &[u8]) -> io::Result<()> {
         let Err(error) = self.file.write_all_at(&[0; 8], self.position) else { return Ok(()) };
-        // A full disk may refuse even this; then it mostly has refused the record's beginning too.
-        let mut bytes = [0; 8];
+        // A full disk may refuse even this; then it has refused a part of the record too, which fails its checksum.
+        let mut bytes = vec![0; record.len()];
         self.file.read_exact_at(&mut bytes, self.position)?;
-        if bytes == self.header.epoch.to_le_bytes() { Err(error) } else { Ok(()) }
+        if bytes == record { Err(error) } else { Ok(()) }
     }
 
     /// Zeroes everything from the position on, and syncs.
