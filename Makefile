@@ -7,7 +7,7 @@ BIN := $(CARGO_TARGET_DIR)/release
 # The whole workspace always, so that features unify to the same dependencies in every target.
 CARGO_FLAGS := --release --locked --workspace
 
-.PHONY: help run clickhouse build image test test-long differential faults kill9 powercut bitrot hostile neighbour soak demo clients bench bench-clickhouse \
+.PHONY: help run clickhouse build image test test-long differential faults kill9 powercut io-faults bitrot hostile neighbour soak demo clients bench bench-clickhouse \
     cluster cluster-down test-operator measure-operator operator-faults operator-fuzz chart e2e fuzz fuzz-build fuzz-slice api api-built supply-chain sbom lint fmt docs ci tools
 
 help: ## Say what there is
@@ -73,7 +73,7 @@ measure-operator: ## Measure the operator with many resources (RESOURCES=1000; H
 	cargo build $(CARGO_FLAGS) --bins
 	$(BIN)/measure-operator $(or $(RESOURCES),1000)
 
-test-long: differential faults kill9 powercut bitrot fuzz api supply-chain hostile soak operator-faults operator-fuzz ## Run the harnesses for hours
+test-long: differential faults kill9 powercut io-faults bitrot fuzz api supply-chain hostile soak operator-faults operator-fuzz ## Run the harnesses for hours
 
 differential: build ## Ask each store and the model the same random questions (QUESTIONS=250000 BACKEND=all THROUGH=both)
 	$(BIN)/differential --backend $(or $(BACKEND),all) --through $(or $(THROUGH),both) --questions $(or $(QUESTIONS),250000)
@@ -86,6 +86,9 @@ kill9: build ## Kill a store under eight writers, again and again (CYCLES=10000)
 
 powercut: build ## Cut the power of a store's file system, again and again; as root (CYCLES=2000)
 	$(BIN)/crash run --power --cycles $(or $(CYCLES),2000)
+
+io-faults: build ## Let a store's disk fail at each of its calls, in every way; as root (POINTS= SEED= FROM=; CONTROL=1 must fail)
+	$(BIN)/io-faults $(if $(POINTS),--points $(POINTS)) $(if $(SEED),--seed $(SEED)) $(if $(FROM),--from $(FROM)) $(if $(CONTROL),--control)
 
 bitrot: build ## Flip bytes of a store's files, again and again (FLIPS=20000)
 	$(BIN)/bitrot --flips $(or $(FLIPS),20000) $(if $(SEED),--seed $(SEED))

@@ -14,6 +14,7 @@ mod disk;
 mod encodings;
 mod exposition;
 mod hostile;
+mod io_faults;
 mod lifecycle;
 mod limits;
 mod line_protocol;

@@ -13,6 +13,7 @@ pub mod faults;
 pub mod hostile;
 pub mod http;
 pub mod http2;
+pub mod io_faults;
 pub mod ledger;
 pub mod neighbour;
 pub mod process;
