@@ -1,5 +1,6 @@
 //! `POST /api/v1/query/batch`: many questions in one request, each answered as if it had come alone.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
@@ -10,6 +11,7 @@ use futures_util::{StreamExt, stream};
 use luminate_storage::model::Query;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
+use tokio_util::task::AbortOnDropHandle;
 use utoipa::ToSchema;
 
 use super::answer::{Found, QueryAnswer, response_of_many};
@@ -76,8 +78,8 @@ pub async fn batch(
     // The first has been charged with the request.
     state.limits.queries(&caller.caller, questions.len())?;
     let at_once = AT_ONCE.min(state.limits.queries_at_once(&caller.caller)).max(1);
-    let siblings = Siblings::begin(&state, &caller.caller);
-    let answers: Vec<_> = questions.iter().map(|question| siblings.answer(question)).collect();
+    let siblings = Arc::new(Siblings::begin(state, caller.caller));
+    let answers: Vec<_> = questions.into_iter().map(|question| answer(siblings.clone(), question)).collect();
     let answers: Vec<Result<Found, Error>> = stream::iter(answers).buffered(at_once).collect().await;
     let told = |(at, answer): (usize, Result<Found, Error>)| {
         answer.map_err(|error| {
@@ -103,10 +105,21 @@ fn questions(state: &AppState, headers: &HeaderMap, body: &Received) -> Result<V
     queries.iter().enumerate().map(check).collect()
 }
 
+/// Answers a question in a task of its own, from when it is polled on: little ones are answered by the thread that asks,
+/// and there may be several. Dropped, it stops.
+async fn answer(siblings: Arc<Siblings>, question: Question) -> Result<Found, Error> {
+    let task = tokio::spawn(async move { siblings.answer(question).await });
+    match AbortOnDropHandle::new(task).await {
+        Ok(answer) => answer,
+        // Nobody aborts a task that is waited for.
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
 /// The questions of a batch, which give way to one another.
-struct Siblings<'a> {
-    state: &'a AppState,
-    caller: &'a Caller,
+struct Siblings {
+    state: AppState,
+    caller: Caller,
     begun: Instant,
     at_work: AtomicU32,
     /// Told whenever one of them is done.
@@ -114,7 +127,7 @@ struct Siblings<'a> {
 }
 
 /// One of them is at work.
-struct Working<'a>(&'a Siblings<'a>);
+struct Working<'a>(&'a Siblings);
 
 impl Drop for Working<'_> {
     fn drop(&mut self) {
@@ -123,19 +136,19 @@ impl Drop for Working<'_> {
     }
 }
 
-impl<'a> Siblings<'a> {
-    fn begin(state: &'a AppState, caller: &'a Caller) -> Self {
+impl Siblings {
+    fn begin(state: AppState, caller: Caller) -> Self {
         let (at_work, done) = (AtomicU32::new(0), Notify::new());
         Self { state, caller, begun: Instant::now(), at_work, done }
     }
 
-    async fn answer(&self, question: &Question) -> Result<Found, Error> {
+    async fn answer(&self, question: Question) -> Result<Found, Error> {
         let place = self.enter(&question.query).await?;
         self.at_work.fetch_add(1, Ordering::AcqRel);
         let _working = Working(self);
         let timeout = question.timeout.saturating_sub(self.begun.elapsed());
-        let question = Question { timeout, ..question.clone() };
-        work(self.state, &self.caller.tenant, &question, place).await
+        let question = Question { timeout, ..question };
+        work(&self.state, &self.caller.tenant, &question, place).await
     }
 
     /// Lets a question in. One for which there is no room waits while a sibling is at work, which makes some.
@@ -143,7 +156,7 @@ impl<'a> Siblings<'a> {
         loop {
             // From before the attempt on, so that none that is done meanwhile is missed.
             let done = self.done.notified();
-            match enter(self.state, self.caller, query).await {
+            match enter(&self.state, &self.caller, query).await {
                 Err(Error::TooManyQueries { .. } | Error::Shed(_))
                     if self.at_work.load(Ordering::Acquire) > 0 =>
                 {
@@ -261,6 +274,8 @@ mod tests {
         let body = batch(&vec![sum("a", json!({})); 3 * AT_ONCE]);
         let asked = tokio::time::timeout(Duration::from_millis(20), app.post(PATH, &body));
         assert!(asked.await.is_err());
+        // Their tasks are dropped by the runtime.
+        tokio::task::yield_now().await;
         let asked = store.asked();
         assert_eq!(asked.len(), AT_ONCE, "the others wait");
         assert!(asked.iter().all(|query| query.cancel.is_cancelled()));
