@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use luminate_storage::model::{
     Batch, DimensionLimits, Dimensions, InvalidDimensions, InvalidName, MAX_METRIC_CHARS, MetricName,
-    NewSeries, RowSeries, SeriesHandle, SeriesLimits, Spelling, SpellingHasher,
+    NewSeries, RowSeries, SeriesHandle, SeriesLimits, Spelling,
 };
 use luminate_storage::store::{Refusal, SeriesLookup};
 use serde::Serialize;
@@ -389,23 +389,11 @@ impl DescribedRows {
     }
 }
 
-/// A lookup that finds nothing, so that every series is described: for the second try of a batch
-/// that named a series which the store has forgotten.
-pub struct DescribeAll(pub Arc<dyn SeriesLookup>);
-
-impl SeriesLookup for DescribeAll {
-    fn hasher(&self) -> &SpellingHasher {
-        self.0.hasher()
-    }
-
-    fn find(&self, _spelling: Spelling) -> Option<SeriesHandle> {
-        None
-    }
-}
-
 #[cfg(test)]
 pub(crate) mod testing {
     //! A lookup whose content a test decides.
+
+    use luminate_storage::model::SpellingHasher;
 
     use super::*;
 

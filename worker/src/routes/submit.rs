@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::body::Bytes;
 use luminate_crds::worker_config::WorkerConfig;
 use luminate_storage::model::{DimensionLimits, SeriesLimits};
-use luminate_storage::store::{ErrorKind, MetricsStore, SeriesLookup, StoreError, WriteOutcome};
+use luminate_storage::store::{ErrorKind, MetricsStore, NoSeries, SeriesLookup, StoreError, WriteOutcome};
 use serde::Serialize;
 use tokio::sync::Semaphore;
 use utoipa::ToSchema;
@@ -16,7 +16,7 @@ use crate::error::{Error, ErrorObject, Fault};
 use crate::ingest::body::{self, Encoding};
 use crate::ingest::json::JsonError;
 use crate::ingest::remote_write::RemoteWriteError;
-use crate::ingest::{Decoded, DescribeAll, Rejections, Rules, SampleError, TooManySamples};
+use crate::ingest::{Decoded, Rejections, Rules, SampleError, TooManySamples};
 use crate::tenant::Caller;
 
 /// Bodies of about this size are decoded where the request is handled, in a millisecond or so; larger
@@ -170,7 +170,7 @@ where
     // 3. IO: on stable storage when it returns.
     let stored = match store_batch(state, store.as_ref(), caller, decoded, own).await {
         Err(error) if error.kind == ErrorKind::StaleSeries => {
-            let decoded = read(Arc::new(DescribeAll(lookup))).await?;
+            let decoded = read(Arc::new(NoSeries(lookup.hasher().clone()))).await?;
             store_batch(state, store.as_ref(), caller, decoded, own).await
         }
         stored => stored,

@@ -12,12 +12,12 @@ use luminate_storage::clock::ManualClock;
 use luminate_storage::memory::MemoryStore;
 use luminate_storage::model::{
     AggregateQuery, AggregateRow, Answer as Found, Batch, DimensionKey, ExportQuery, MetricName, Query,
-    RangeQuery, RangeRow, RateQuery, RateRow, SeriesHandle, Spelling, SpellingHasher, Tenant,
+    RangeQuery, RangeRow, RateQuery, RateRow, SpellingHasher, Tenant,
 };
 use luminate_storage::store::{
     CardinalityPage, CardinalityQuery, Deleted, ErrorKind, Export, Gauge, Health, ListPage, ListQuery,
-    MetricsStore, Plan, QueryContext, Result, Retention, RunningQuery, SeriesLookup, StoreError, Usage,
-    WriteOutcome,
+    MetricsStore, NoSeries, Plan, QueryContext, Result, Retention, RunningQuery, SeriesLookup, StoreError,
+    Usage, WriteOutcome,
 };
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -216,19 +216,6 @@ impl Fails {
     }
 }
 
-/// A lookup that finds nothing.
-struct FindsNothing(SpellingHasher);
-
-impl SeriesLookup for FindsNothing {
-    fn hasher(&self) -> &SpellingHasher {
-        &self.0
-    }
-
-    fn find(&self, _: Spelling) -> Option<SeriesHandle> {
-        None
-    }
-}
-
 fn untold<T>() -> Result<T> {
     Err(StoreError::internal("not told how to fail here"))
 }
@@ -239,7 +226,7 @@ impl MetricsStore for Fails {
         "fails"
     }
     fn lookup(&self, _: &Tenant) -> Arc<dyn SeriesLookup> {
-        Arc::new(FindsNothing(self.hasher.clone()))
+        Arc::new(NoSeries(self.hasher.clone()))
     }
     async fn write(&self, _: &Tenant, batch: Batch) -> Result<WriteOutcome> {
         self.described.lock().push(batch.new_series.len());

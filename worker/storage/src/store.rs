@@ -390,6 +390,21 @@ pub trait SeriesLookup: Send + Sync {
     }
 }
 
+/// A lookup that finds nothing, so that every series is described: where none is known yet, and for the second try of
+/// a batch that named a series which the store has forgotten.
+#[derive(Debug)]
+pub struct NoSeries(pub SpellingHasher);
+
+impl SeriesLookup for NoSeries {
+    fn hasher(&self) -> &SpellingHasher {
+        &self.0
+    }
+
+    fn find(&self, _: Spelling) -> Option<SeriesHandle> {
+        None
+    }
+}
+
 /// An export under way: dropped, it ends.
 ///
 /// It is no snapshot: a sample that was acknowledged before it began comes, unless it is deleted or expires

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use luminate_storage::model::{RowSeries, SeriesHandle, Spelling, SpellingHasher};
-use luminate_storage::store::{Retention, SeriesLookup};
+use luminate_storage::model::{RowSeries, SpellingHasher};
+use luminate_storage::store::{NoSeries, Retention};
 use luminate_worker::ingest::bulk::columns::Columns;
 use luminate_worker::ingest::bulk::{BulkRules, Ending, Format, Piece, csv, decode};
 
@@ -26,19 +26,6 @@ pub const WORDS: &[&str] = &[
     "\"\"",
     "\x0d\x0a",
 ];
-
-/// What holds nothing: every series is described.
-struct Nothing(SpellingHasher);
-
-impl SeriesLookup for Nothing {
-    fn hasher(&self) -> &SpellingHasher {
-        &self.0
-    }
-
-    fn find(&self, _: Spelling) -> Option<SeriesHandle> {
-        None
-    }
-}
 
 /// The first byte says which format, the second where the rest is cut.
 pub fn check(input: &[u8]) {
@@ -63,7 +50,7 @@ pub fn check(input: &[u8]) {
 fn read(format: &Format, parts: &[&[u8]]) -> Read {
     let retention = Retention { default: 30 * 86_400_000, metrics: Default::default() };
     let rules = BulkRules::new(NOW, &retention, 3_600_000, 3);
-    let lookup = Nothing(SpellingHasher::new([7; 192]));
+    let lookup = NoSeries(SpellingHasher::new([7; 192]));
     let (mut text, mut line, mut read) = (Vec::new(), 1, Read::default());
     for (at, part) in parts.iter().enumerate() {
         text.extend_from_slice(part);

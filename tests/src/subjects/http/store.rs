@@ -11,12 +11,11 @@ use luminate_crds::worker_config::Span;
 use luminate_storage::clock::{Clock, ManualClock};
 use luminate_storage::model::{
     AggregateQuery, AggregateRow, Answer, Batch, DimensionKey, ExportQuery, MetricName, Query, RangeQuery,
-    RangeRow, RateQuery, RateRow, RowSeries, SeriesHandle, SeriesLimits, SeriesSamples, Spelling,
-    SpellingHasher, Tenant,
+    RangeRow, RateQuery, RateRow, RowSeries, SeriesLimits, SeriesSamples, SpellingHasher, Tenant,
 };
 use luminate_storage::store::{
     CardinalityCursor, CardinalityPage, CardinalityQuery, CardinalityRow, Deleted, ErrorKind, Export, Gauge,
-    Health, ListPage, ListQuery, MetricsStore, Plan, QueryContext, Result, Retention, RunningQuery,
+    Health, ListPage, ListQuery, MetricsStore, NoSeries, Plan, QueryContext, Result, Retention, RunningQuery,
     SeriesLookup, StoreError, Usage, WriteOutcome,
 };
 use serde::Deserialize;
@@ -347,19 +346,6 @@ fn retention(response: &Response) -> Result<Retention> {
     Ok(Retention { default: span(&default)?, metrics: metrics.collect::<Result<_>>()? })
 }
 
-/// Nobody outside of the worker knows series by their numbers.
-struct Nothing(SpellingHasher);
-
-impl SeriesLookup for Nothing {
-    fn hasher(&self) -> &SpellingHasher {
-        &self.0
-    }
-
-    fn find(&self, _: Spelling) -> Option<SeriesHandle> {
-        None
-    }
-}
-
 /// An export that came whole.
 struct Exported(std::vec::IntoIter<SeriesSamples>);
 
@@ -377,7 +363,8 @@ impl MetricsStore for HttpStore {
     }
 
     fn lookup(&self, _: &Tenant) -> Arc<dyn SeriesLookup> {
-        Arc::new(Nothing(SpellingHasher::new([0; 192])))
+        // Nobody outside of the worker knows series by their numbers.
+        Arc::new(NoSeries(SpellingHasher::new([0; 192])))
     }
 
     async fn write(&self, tenant: &Tenant, batch: Batch) -> Result<WriteOutcome> {

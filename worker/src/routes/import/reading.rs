@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use luminate_storage::store::SeriesLookup;
+use luminate_storage::store::{NoSeries, SeriesLookup};
 use tokio::sync::mpsc;
 
 use super::feed::Source;
 use crate::error::{Error, Fault};
-use crate::ingest::DescribeAll;
 use crate::ingest::bulk::columns::Columns as CsvColumns;
 use crate::ingest::bulk::{BulkRules, Format, Piece, csv, decode};
 
@@ -87,7 +86,7 @@ impl Again {
         let with = |lookup: &dyn SeriesLookup| {
             decode(&self.format, &self.text, true, self.line, &self.rules, lookup)
         };
-        if describe_all { with(&DescribeAll(self.lookup.clone())) } else { with(self.lookup.as_ref()) }
+        if describe_all { with(&NoSeries(self.lookup.hasher().clone())) } else { with(self.lookup.as_ref()) }
     }
 }
 

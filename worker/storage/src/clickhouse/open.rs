@@ -20,8 +20,8 @@ use super::query::{Reader, Visible};
 use super::schema::{self, Dialect};
 use super::series::days::day_of;
 use super::writer::Writer;
-use crate::model::{SeriesHandle, Spelling, SpellingHasher, Tenant};
-use crate::store::{ErrorKind, Health, Result, SeriesLookup, StoreError};
+use crate::model::{SpellingHasher, Tenant};
+use crate::store::{ErrorKind, Health, NoSeries, Result, SeriesLookup, StoreError};
 
 /// Between two attempts to open, at first and at most.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
@@ -92,20 +92,6 @@ impl Parts {
 fn report(what: &'static str, result: Answered<()>) {
     if let Err(failure) = result {
         tracing::warn!(error = %StoreError::from(failure), "{what} failed");
-    }
-}
-
-/// What is known of series before the store is open.
-#[derive(Debug)]
-struct Nothing(SpellingHasher);
-
-impl SeriesLookup for Nothing {
-    fn hasher(&self) -> &SpellingHasher {
-        &self.0
-    }
-
-    fn find(&self, _: Spelling) -> Option<SeriesHandle> {
-        None
     }
 }
 
@@ -196,7 +182,7 @@ impl Opening {
     pub fn nothing_known(&self) -> Arc<dyn SeriesLookup> {
         let mut secret = [0; 192];
         fastrand::fill(&mut secret);
-        Arc::new(Nothing(SpellingHasher::new(secret)))
+        Arc::new(NoSeries(SpellingHasher::new(secret)))
     }
 
     /// Whether the server answers, and whether it takes writes.
