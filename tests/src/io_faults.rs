@@ -10,11 +10,15 @@ pub mod disk;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use luminate_storage::rocksdb::check::check;
 use luminate_storage::rocksdb::engine::{Ack, RocksDb};
 use luminate_storage::store::{MetricsStore, StoreError};
+use tokio::runtime::Runtime;
 use tokio::time::{sleep, timeout};
 
 use crate::crash::{child, read};
@@ -25,10 +29,12 @@ const WRITERS: u32 = 4;
 /// Steps of each writer in one session.
 const STEPS: u32 = 10;
 const SESSIONS: u32 = 2;
+/// Lives at once: mostly they wait for a store that looks at its disk again.
+const AT_ONCE: usize = 8;
 /// A life takes a quarter of a second.
 const LIFE: Duration = Duration::from_secs(60);
 /// A store that was out of room looks again after seconds.
-const RECOVERY: Duration = Duration::from_secs(20);
+const RECOVERY: Duration = Duration::from_secs(12);
 const PROGRESS: Duration = Duration::from_secs(10);
 
 /// How a disk fails, and whether it goes on.
@@ -70,9 +76,23 @@ pub struct Summary {
     pub refused: u64,
     /// Samples read back.
     pub read: u64,
+    /// Lives whose seals waited for a restart though there was room again: RocksDB itself takes nothing more.
+    pub given_up: u32,
 }
 
 impl Summary {
+    fn add(&mut self, other: Self) {
+        let Self { seed: _, lives, struck, acked, refused, read, given_up } = other;
+        self.lives += lives;
+        self.acked += acked;
+        self.refused += refused;
+        self.read += read;
+        self.given_up += given_up;
+        for (of, lives) in struck {
+            *self.struck.entry(of).or_default() += lives;
+        }
+    }
+
     /// Lives whose fault struck.
     #[must_use]
     pub fn hits(&self) -> u32 {
@@ -82,11 +102,11 @@ impl Summary {
 
 impl fmt::Display for Summary {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { seed, lives, acked, refused, read, .. } = self;
+        let Self { seed, lives, acked, refused, read, given_up, .. } = self;
         write!(
             formatter,
             "{lives} lives, {} faults: {acked} steps acked, none lost, none doubled; {refused} calls refused; \
-             {read} samples read; seed {seed};",
+             {read} samples read; {given_up} sealed after a restart only; seed {seed};",
             self.hits()
         )?;
         let mut of_kind: BTreeMap<Kind, Vec<String>> = BTreeMap::new();
@@ -107,35 +127,73 @@ type Result<T> = std::result::Result<T, String>;
 /// # Errors
 /// The first thing that must not be, with the seed and the fault.
 pub fn run(plan: &Plan, progress: &mut dyn FnMut(&str)) -> Result<Summary> {
-    let disk = Disk::new().map_err(|error| format!("no disk that fails: {error}"))?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let runtime = runtime.map_err(text)?;
     let mut summary = Summary { seed: plan.seed, ..Summary::default() };
-    let (begun, mut shown) = (Instant::now(), Instant::now());
-    let faults = faults(plan, &disk, &runtime)?;
-    for (at, fault) in faults.iter().enumerate().skip(plan.from) {
-        runtime
-            .block_on(Life::new(plan.seed, &disk, *fault, at).live(&mut summary))
-            .map_err(|what| format!("point {at}, {fault}: {what}; seed {}", plan.seed))?;
-        if shown.elapsed() >= PROGRESS {
-            shown = Instant::now();
-            let (done, left) = (at + 1 - plan.from, faults.len() - at - 1);
-            let left = begun.elapsed().as_secs() * left as u64 / done as u64;
-            progress(&format!("{} of {} points, {left} s left: {summary}", at + 1, faults.len()));
+    let faults = faults(plan, &Bench::new()?)?;
+    let (next, begun, mut shown) = (AtomicUsize::new(plan.from), Instant::now(), Instant::now());
+    let (sender, lived) = channel();
+    thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            let (sender, faults, next) = (sender.clone(), &faults, &next);
+            scope.spawn(move || {
+                let bench = Bench::new();
+                loop {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(fault) = faults.get(at) else { break };
+                    let life = bench.as_ref().map_err(Clone::clone).and_then(|bench| {
+                        let life = bench.live(plan.seed, *fault, at)?;
+                        Ok(life.summary)
+                    });
+                    let life =
+                        life.map_err(|what| format!("point {at}, {fault}: {what}; seed {}", plan.seed));
+                    let failed = life.is_err();
+                    if sender.send(life).is_err() || failed {
+                        break;
+                    }
+                }
+            });
         }
+        drop(sender);
+        for life in lived {
+            summary.add(life.inspect_err(|_| next.store(faults.len(), Ordering::Relaxed))?);
+            if shown.elapsed() >= PROGRESS {
+                shown = Instant::now();
+                let (done, all) = (u64::from(summary.lives), faults.len() - plan.from);
+                let left = begun.elapsed().as_secs() * (all as u64 - done) / done.max(1);
+                progress(&format!("{done} of {all} points, {left} s left: {summary}"));
+            }
+        }
+        Ok(summary)
+    })
+}
+
+/// Where lives are lived one after the other.
+struct Bench {
+    disk: Disk,
+    runtime: Runtime,
+}
+
+impl Bench {
+    fn new() -> Result<Self> {
+        let disk = Disk::new().map_err(|error| format!("no disk that fails: {error}"))?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        Ok(Self { disk, runtime: runtime.map_err(text)? })
     }
-    Ok(summary)
+
+    fn live(&self, seed: u64, fault: Fault, number: usize) -> Result<Life<'_>> {
+        let mut life = Life::new(seed, &self.disk, fault, number);
+        self.runtime.block_on(life.live())?;
+        Ok(life)
+    }
 }
 
 /// The faults of a plan: how many calls there are is seen in lives without one.
-fn faults(plan: &Plan, disk: &Disk, runtime: &tokio::runtime::Runtime) -> Result<Vec<Fault>> {
+fn faults(plan: &Plan, bench: &Bench) -> Result<Vec<Fault>> {
     let mut all = Vec::new();
     let cases = if plan.control { &[(Kind::Lost, false)][..] } else { &CASES };
     for (kind, lasting) in cases {
         let none = Fault { kind: *kind, at: u64::MAX, lasting: false };
-        let mut life = Life::new(plan.seed, disk, none, usize::MAX);
-        let undisturbed = runtime.block_on(life.live(&mut Summary::default()));
-        undisturbed.map_err(|what| format!("undisturbed: {what}; seed {}", plan.seed))?;
+        let life = bench.live(plan.seed, none, usize::MAX);
+        let life = life.map_err(|what| format!("undisturbed: {what}; seed {}", plan.seed))?;
         all.extend((1..=life.calls).map(|at| Fault { kind: *kind, at, lasting: *lasting }));
     }
     if let Some(points) = plan.points {
@@ -158,7 +216,8 @@ struct Life<'a> {
     ledger: Ledger,
     /// Writers whose step was refused twice.
     stopped: [bool; WRITERS as usize],
-    refused: u64,
+    /// What it has seen.
+    summary: Summary,
     /// Calls that the fault concerned.
     calls: u64,
 }
@@ -172,26 +231,26 @@ impl<'a> Life<'a> {
             path: disk.path().join(format!("store-{number}")),
             ledger: Ledger::new(seed, WRITERS),
             stopped: [false; WRITERS as usize],
-            refused: 0,
+            summary: Summary::default(),
             calls: 0,
         }
     }
 
-    async fn live(&mut self, summary: &mut Summary) -> Result<()> {
-        let lived = timeout(LIFE, self.all(summary)).await;
+    async fn live(&mut self) -> Result<()> {
+        let lived = timeout(LIFE, self.all()).await;
         self.disk.set(None);
         lived.map_err(|_| format!("it hangs for {} s", LIFE.as_secs()))??;
         std::fs::remove_dir_all(&self.path).map_err(text)
     }
 
-    async fn all(&mut self, summary: &mut Summary) -> Result<()> {
+    async fn all(&mut self) -> Result<()> {
         // 1. What fails, and behind it.
         self.disk.set(Some(self.fault));
         for session in 0..SESSIONS {
             if let Some(store) =
                 self.allow("open", RocksDb::open(child::options(&self.path, Ack::Durable)))?
             {
-                let worked = self.work(&store, session, summary).await;
+                let worked = self.work(&store, session).await;
                 let closed = store.close().await;
                 worked?;
                 self.allow("close", closed)?;
@@ -201,15 +260,14 @@ impl<'a> Life<'a> {
         self.calls = calls;
         self.disk.set(None);
         // 2. The disk is well again.
-        self.recovered(summary).await?;
+        self.recovered().await?;
         let report = check(&self.path, &mut |_, _| {}).map_err(|error| format!("the check: {error}"))?;
         if !report.is_sound() {
             return Err(format!("the check finds damage: {:?}", report.damage));
         }
-        summary.lives += 1;
-        summary.refused += self.refused;
+        self.summary.lives = 1;
         if let Some(call) = struck {
-            *summary.struck.entry((self.fault.kind, call)).or_default() += 1;
+            *self.summary.struck.entry((self.fault.kind, call)).or_default() += 1;
         }
         Ok(())
     }
@@ -219,19 +277,19 @@ impl<'a> Life<'a> {
         match (result, self.disk.seen().1) {
             (Ok(done), _) => Ok(Some(done)),
             (Err(_), Some(_)) => {
-                self.refused += 1;
+                self.summary.refused += 1;
                 Ok(None)
             }
             (Err(error), None) => Err(format!("{what} fails while the disk doesn't: {error}")),
         }
     }
 
-    async fn work(&mut self, store: &RocksDb, session: u32, summary: &mut Summary) -> Result<()> {
+    async fn work(&mut self, store: &RocksDb, session: u32) -> Result<()> {
         for at in 0..STEPS {
             for writer in 0..WRITERS {
                 // A second try: a fault that passes must not be the end.
-                if !self.stopped[writer as usize] && !self.step(store, writer, summary).await? {
-                    self.stopped[writer as usize] = !self.step(store, writer, summary).await?;
+                if !self.stopped[writer as usize] && !self.step(store, writer).await? {
+                    self.stopped[writer as usize] = !self.step(store, writer).await?;
                 }
             }
             match at {
@@ -240,38 +298,38 @@ impl<'a> Life<'a> {
                 _ => {}
             }
             if at % 4 == 2 {
-                self.compare(store, summary).await?;
+                self.compare(store).await?;
             }
         }
         if self.fault.kind == Kind::Full && session + 1 == SESSIONS {
-            self.resumes(store, summary).await?;
+            self.resumes(store).await?;
         }
         Ok(())
     }
 
     /// Does the next step of a writer; whether it was acknowledged.
-    async fn step(&mut self, store: &RocksDb, writer: u32, summary: &mut Summary) -> Result<bool> {
+    async fn step(&mut self, store: &RocksDb, writer: u32) -> Result<bool> {
         let number = self.ledger.next(writer);
         let step = ledger::step(self.seed, writer, number);
         let done = child::perform(store, writer, &step).await;
         let acked = self.allow("a step", done)?.is_some();
         if acked {
             self.ledger.acked(writer, number);
-            summary.acked += 1;
+            self.summary.acked += 1;
         }
         Ok(acked)
     }
 
     /// What a store answers must be right; while its disk can't be read, it may answer nothing.
-    async fn compare(&mut self, store: &RocksDb, summary: &mut Summary) -> Result<()> {
+    async fn compare(&mut self, store: &RocksDb) -> Result<()> {
         for writer in 0..WRITERS {
             match read(store, writer).await {
                 Ok(found) => {
-                    summary.read += found.len() as u64;
+                    self.summary.read += found.len() as u64;
                     self.ledger.check(writer, &found).map_err(text)?;
                 }
                 Err(_) if self.fault.kind == Kind::Unreadable && self.disk.seen().1.is_some() => {
-                    self.refused += 1;
+                    self.summary.refused += 1;
                 }
                 Err(error) => return Err(format!("a question: {error}")),
             }
@@ -279,8 +337,8 @@ impl<'a> Life<'a> {
         Ok(())
     }
 
-    /// There is room again: writes and seals go on, without a restart.
-    async fn resumes(&mut self, store: &RocksDb, summary: &mut Summary) -> Result<()> {
+    /// There is room again: writes go on without a restart, and seals too, unless RocksDB has given up; then health says so.
+    async fn resumes(&mut self, store: &RocksDb) -> Result<()> {
         if self.disk.seen().1.is_none() {
             return Ok(());
         }
@@ -296,7 +354,7 @@ impl<'a> Life<'a> {
                 match child::perform(store, writer, &step).await {
                     Ok(()) => {
                         self.ledger.acked(writer, self.ledger.next(writer));
-                        summary.acked += 1;
+                        self.summary.acked += 1;
                     }
                     Err(error) => {
                         last = text(error);
@@ -312,19 +370,23 @@ impl<'a> Life<'a> {
             }
             sleep(Duration::from_millis(50)).await;
         }
+        if writers.is_empty() && store.health().await.degraded.iter().any(|(part, _)| *part == "seal") {
+            self.summary.given_up += 1;
+            return Ok(());
+        }
         Err(format!("there is room again, but after {} s: {last}", RECOVERY.as_secs()))
     }
 
-    async fn recovered(&mut self, summary: &mut Summary) -> Result<()> {
+    async fn recovered(&mut self) -> Result<()> {
         let open = |path: &Path| RocksDb::open(child::options(path, Ack::Durable));
         let store = open(&self.path).map_err(|error| format!("the store can't be opened: {error}"))?;
-        self.compare(&store, summary).await?;
+        self.compare(&store).await?;
         for writer in 0..WRITERS {
-            if !self.step(&store, writer, summary).await? {
+            if !self.step(&store, writer).await? {
                 return Err("a write is refused by a store that was opened again".to_owned());
             }
         }
-        self.compare(&store, summary).await?;
+        self.compare(&store).await?;
         store.close().await.map_err(|error| format!("it can't be closed: {error}"))
     }
 }

@@ -589,7 +589,7 @@ impl MetricsStore for RocksDb {
         let inner = &self.inner;
         // Questions are answered on a disk that is full or can only be read.
         let log = inner.failure().map(|_| "the log has failed; writes are refused until a restart");
-        let seal = inner.seal_failure.lock().as_ref().map(|_| "the last seal failed and is tried again");
+        let seal = inner.seal_failure.lock().as_ref().map(|_| "the last seal failed and is tried again; where the disk is well and it stays so, a restart helps");
         let degraded = [("log", log), ("seal", seal)].into_iter();
         let degraded = degraded.filter_map(|(name, why)| Some((name, why?.to_owned()))).collect();
         let open = match inner.is_stopping() {
