@@ -216,6 +216,8 @@ struct Life<'a> {
     ledger: Ledger,
     /// Writers whose step was refused twice.
     stopped: [bool; WRITERS as usize],
+    /// What the fault struck first, where it is over before the life is.
+    struck: Option<Call>,
     /// What it has seen.
     summary: Summary,
     /// Calls that the fault concerned.
@@ -231,6 +233,7 @@ impl<'a> Life<'a> {
             path: disk.path().join(format!("store-{number}")),
             ledger: Ledger::new(seed, WRITERS),
             stopped: [false; WRITERS as usize],
+            struck: None,
             summary: Summary::default(),
             calls: 0,
         }
@@ -266,7 +269,7 @@ impl<'a> Life<'a> {
             return Err(format!("the check finds damage: {:?}", report.damage));
         }
         self.summary.lives = 1;
-        if let Some(call) = struck {
+        if let Some(call) = self.struck.or(struck) {
             *self.summary.struck.entry((self.fault.kind, call)).or_default() += 1;
         }
         Ok(())
@@ -274,7 +277,7 @@ impl<'a> Life<'a> {
 
     /// What is done, if it is; an error is allowed once the disk has failed.
     fn allow<T>(&mut self, what: &str, result: std::result::Result<T, StoreError>) -> Result<Option<T>> {
-        match (result, self.disk.seen().1) {
+        match (result, self.struck.or(self.disk.seen().1)) {
             (Ok(done), _) => Ok(Some(done)),
             (Err(_), Some(_)) => {
                 self.summary.refused += 1;
@@ -339,10 +342,10 @@ impl<'a> Life<'a> {
 
     /// There is room again: writes go on without a restart, and seals too, unless RocksDB has given up; then health says so.
     async fn resumes(&mut self, store: &RocksDb) -> Result<()> {
-        if self.disk.seen().1.is_none() {
+        self.struck = self.disk.seen().1;
+        if self.struck.is_none() {
             return Ok(());
         }
-        // Steps that were refused are allowed to be, so what has struck must stay known.
         self.disk.set(Some(Fault { at: u64::MAX, lasting: false, ..self.fault }));
         let until = Instant::now() + RECOVERY;
         let mut last = String::new();
