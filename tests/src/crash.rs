@@ -410,6 +410,6 @@ impl Writing {
     }
 }
 
-fn text(error: impl fmt::Display) -> String {
+pub(crate) fn text(error: impl fmt::Display) -> String {
     error.to_string()
 }

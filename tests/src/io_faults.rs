@@ -21,7 +21,7 @@ use luminate_storage::store::{MetricsStore, StoreError};
 use tokio::runtime::Runtime;
 use tokio::time::{sleep, timeout};
 
-use crate::crash::{child, read};
+use crate::crash::{child, read, text};
 use crate::ledger::{self, Ledger};
 use disk::{Call, Disk, Fault, Kind};
 
@@ -37,15 +37,12 @@ const LIFE: Duration = Duration::from_secs(60);
 const RECOVERY: Duration = Duration::from_secs(12);
 const PROGRESS: Duration = Duration::from_secs(10);
 
-/// How a disk fails, and whether it goes on.
-pub const CASES: [(Kind, bool); 7] = [
-    (Kind::Broken, false),
-    (Kind::Broken, true),
-    (Kind::Full, false),
-    (Kind::Full, true),
-    (Kind::Short, false),
-    (Kind::Short, true),
-    (Kind::Unreadable, false),
+/// How a disk fails, and whether it goes on: once, or both once and from there on.
+pub const CASES: [(Kind, &[bool]); 4] = [
+    (Kind::Broken, &[false, true]),
+    (Kind::Full, &[false, true]),
+    (Kind::Short, &[false, true]),
+    (Kind::Unreadable, &[false]),
 ];
 
 /// A run of the harness.
@@ -189,22 +186,20 @@ impl Bench {
 /// The faults of a plan: how many calls there are is seen in lives without one.
 fn faults(plan: &Plan, bench: &Bench) -> Result<Vec<Fault>> {
     let mut all = Vec::new();
-    let cases = if plan.control { &[(Kind::Lost, false)][..] } else { &CASES };
-    for (kind, lasting) in cases {
+    let cases = if plan.control { &[(Kind::Lost, &[false][..])][..] } else { &CASES };
+    for (kind, goes_on) in cases {
         let none = Fault { kind: *kind, at: u64::MAX, lasting: false };
         let life = bench.live(plan.seed, none, usize::MAX);
         let life = life.map_err(|what| format!("undisturbed: {what}; seed {}", plan.seed))?;
-        all.extend((1..=life.calls).map(|at| Fault { kind: *kind, at, lasting: *lasting }));
+        for lasting in *goes_on {
+            all.extend((1..=life.calls).map(|at| Fault { kind: *kind, at, lasting: *lasting }));
+        }
     }
     if let Some(points) = plan.points {
         fastrand::Rng::with_seed(plan.seed).shuffle(&mut all);
         all.truncate(points as usize);
     }
     Ok(all)
-}
-
-fn text(error: impl fmt::Display) -> String {
-    error.to_string()
 }
 
 /// One store over a disk that fails once.

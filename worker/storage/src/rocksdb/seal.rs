@@ -183,15 +183,17 @@ impl Inner {
             self.tables.write_meta(batch)?;
             Ok(left_out)
         });
-        let kept = match &written {
-            Ok(left_out) => left_out,
-            Err(_) => &dirty,
-        };
-        self.dirty_days.lock().extend(kept.iter().cloned());
-        if written.is_ok() {
-            self.unsealed_series.lock().drain(..defined);
+        match written {
+            Ok(left_out) => {
+                self.dirty_days.lock().extend(left_out);
+                self.unsealed_series.lock().drain(..defined);
+                Ok(())
+            }
+            Err(error) => {
+                self.dirty_days.lock().extend(dirty);
+                Err(error)
+            }
         }
-        written.map(|_| ())
     }
 
     /// Adds to `batch` which series are present on each of `dirty`; the days of which it has left some out.

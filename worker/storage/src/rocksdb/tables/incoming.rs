@@ -77,27 +77,29 @@ impl Incoming {
         let mut missing = self.missing(error)?;
         let mut here: Vec<PathBuf> =
             fs::read_dir(&self.folder).ok()?.filter_map(|entry| Some(entry.ok()?.path())).collect();
-        // Each round puts one back, until none is missed.
-        loop {
-            let mut fitting = None;
-            for (at, file) in here.iter().enumerate() {
-                fs::hard_link(file, &missing).ok()?;
-                match open() {
-                    Ok(db) => {
-                        tracing::warn!(file = %missing.display(), "put back a table that RocksDB lists and had removed");
-                        return Some(db);
-                    }
-                    Err(error) => fitting = self.missing(&error).filter(|other| *other != missing),
+        let mut at = 0;
+        while at < here.len() {
+            fs::hard_link(&here[at], &missing).ok()?;
+            let error = match open() {
+                Ok(db) => {
+                    tracing::warn!(file = %missing.display(), "put back a table that RocksDB lists and had removed");
+                    return Some(db);
                 }
-                if let Some(next) = fitting.take() {
+                Err(error) => error,
+            };
+            match self.missing(&error) {
+                // It fits: now another one is missed.
+                Some(next) => {
                     here.swap_remove(at);
-                    fitting = Some(next);
-                    break;
+                    (missing, at) = (next, 0);
                 }
-                fs::remove_file(&missing).ok()?;
+                None => {
+                    fs::remove_file(&missing).ok()?;
+                    at += 1;
+                }
             }
-            missing = fitting?;
         }
+        None
     }
 
     /// The table that an error names, if it isn't there.
