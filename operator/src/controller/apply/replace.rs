@@ -14,6 +14,9 @@ use crate::object::Kind;
 /// The manager of the merge patch.
 const REPLACER: &str = "luminate-operator-replaces";
 
+/// How often its entry is taken out before the reconcile fails; the next one goes on.
+const TRIES: usize = 5;
+
 /// Puts `body` in the place of what a live object says instead; `refused` is what its apply came to.
 pub(super) async fn replace(
     cluster: &Cluster,
@@ -30,11 +33,24 @@ pub(super) async fn replace(
 }
 
 /// Takes the patch's manager from an object that has it.
-pub(super) async fn give_up(cluster: &Cluster, kind: Kind, live: Value) -> kube::Result<Value> {
-    match without_replacer(&live) {
-        None => Ok(live),
-        Some(patch) => cluster.merge(kind, REPLACER, &patch).await,
+///
+/// Only at the version that was read, for it writes all managers. A workload's controller writes its status right
+/// after its spec was changed, so a conflict is no exception here: the object is read again.
+pub(super) async fn give_up(cluster: &Cluster, kind: Kind, mut live: Value) -> kube::Result<Value> {
+    let mut tries = 0;
+    while let Some(patch) = without_replacer(&live) {
+        tries += 1;
+        match cluster.merge(kind, REPLACER, &patch).await {
+            Err(kube::Error::Api(status)) if status.is_conflict() && tries < TRIES => {
+                let [namespace, name] =
+                    ["namespace", "name"].map(|key| live["metadata"][key].as_str().unwrap_or_default());
+                let again = cluster.get(kind, namespace, name).await?;
+                live = again.ok_or(kube::Error::Api(status))?;
+            }
+            written => return written,
+        }
     }
+    Ok(live)
 }
 
 /// Whether the patch's manager still has something: whoever should have given it up was interrupted.
