@@ -111,7 +111,9 @@ impl Cells<'_> {
             return Ok(Answer { rows: Vec::new(), stats: QueryStats::default() });
         };
         let Text { having, keys, bucketed, aggregation, .. } = self.text;
-        let text = Text { having, keys, bucketed, aggregation, ..reader.text(&selected) };
+        let span = selected.end.saturating_sub(self.origin(&selected)).max(self.width());
+        let short = u32::try_from(span).is_ok();
+        let text = Text { having, keys, bucketed, short, aggregation, ..reader.text(&selected) };
         let mut cells = self.rows(reader, &selected, text, context).await?;
         let most = |of: fn(&CellRow) -> u64| cells.iter().map(of).max().unwrap_or(0);
         let (series_matched, points_scanned) = (most(|row| row.series), most(|row| row.scanned));
@@ -121,6 +123,16 @@ impl Cells<'_> {
         cells.truncate(self.limit);
         let stats = QueryStats { points_scanned, series_matched, truncated };
         Ok(Answer { rows: cells.into_iter().map(row).collect(), stats })
+    }
+
+    /// Milliseconds of a bucket, where there are any.
+    fn width(&self) -> i64 {
+        self.interval.unwrap_or(1)
+    }
+
+    /// Where the bucket begins in which reading does.
+    fn origin(&self, selected: &Selected<'_>) -> i64 {
+        selected.from - selected.from.rem_euclid(self.width())
     }
 
     /// The rows of the answer: in one pass, unless that read a sample twice.
@@ -153,7 +165,8 @@ impl Cells<'_> {
             statement = statement.param(key_parameter(at), key.as_str().to_owned());
         }
         let statement = statement
-            .param("interval", self.interval.unwrap_or(1))
+            .param("interval", self.width())
+            .param("origin", self.origin(selected))
             .param("max_gap", self.max_gap.unwrap_or(i64::MAX))
             .param("rows", one_more(self.limit));
         reader.ask(bounded(statement, &self.text.having), context).await

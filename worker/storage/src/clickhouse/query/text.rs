@@ -53,6 +53,8 @@ pub struct Text {
     pub keys: usize,
     /// Whether there are buckets.
     pub bucketed: bool,
+    /// Whether milliseconds from the first bucket's begin on have room in 32 bits, an interval's too.
+    pub short: bool,
     /// What is made of the samples; none where it is a rate.
     pub aggregation: Option<Aggregation>,
 }
@@ -111,6 +113,7 @@ impl Text {
             "HAVING" => self.having_of("made").into(),
             "HAVING_OF_SAMPLES" => self.having_of("v").into(),
             "LIVING" => include_str!("../sql/living.sql").into(),
+            "TICK" => if self.short { "UInt32" } else { "Int64" }.into(),
             "NONE" => format!("toInt64({NO_BUCKET})").into(),
             "GROUP" if self.grouped() => "names".into(),
             "NAMES_OF_GROUP" if self.grouped() => "any(names)".into(),
@@ -169,15 +172,18 @@ impl Text {
     /// What depends on whether there are buckets; without them there is one, called 0.
     fn bucket_word(&self, word: &str) -> Cow<'static, str> {
         let text = match (word, self.bucketed) {
-            ("BUCKET", true) => "time - positiveModulo(time, {interval:Int64})",
+            ("BUCKET", true) => return bucket_of("time").into(),
             ("BUCKETS", true) => {
-                "range(if(joined, before - positiveModulo(before, {interval:Int64}), own), \
-                 own + {interval:Int64}, {interval:Int64})"
+                let first = bucket_of("before");
+                return format!(
+                    "range(if(joined, {first}, own), own + {{interval:Int64}}, {{interval:Int64}})"
+                )
+                .into();
             }
             ("LEFT", true) => "greatest(before, bucket)",
             ("RIGHT", true) => "least(time, bucket + {interval:Int64})",
             ("CELL_OF_SAMPLE", true) => {
-                "toUnixTimestamp64Milli(ts) - positiveModulo(toUnixTimestamp64Milli(ts), {interval:Int64}) AS cell,"
+                return format!("{} AS cell,", bucket_of("toUnixTimestamp64Milli(ts)")).into();
             }
             ("BY_CELL", true) => "cell,",
             ("CELL", true) => "cell",
@@ -223,6 +229,12 @@ impl Text {
     }
 }
 
+/// Where the bucket of `time` begins. Counted from the bucket in which reading begins, at or before all times, whole
+/// division rounds down, and the server divides by a constant faster than it takes a remainder that is never negative.
+fn bucket_of(time: &str) -> String {
+    format!("{{origin:Int64}} + intDiv({time} - {{origin:Int64}}, {{interval:Int64}}) * {{interval:Int64}}")
+}
+
 /// The same for a quantile: of halves, so that the difference of two values doesn't overflow.
 fn quantile_word(word: &str, level: f64) -> String {
     match word {
@@ -259,6 +271,7 @@ mod tests {
                     having: Having { gt: (at & 2 > 0).then_some(1.0), ..Having::ANY },
                     keys: at & 1,
                     bucketed: at & 2 > 0,
+                    short: at & 1 > 0,
                     aggregation: Some(aggregation),
                 };
                 for file in files {

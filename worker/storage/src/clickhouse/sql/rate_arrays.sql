@@ -1,37 +1,38 @@
 -- All in one pass: each series' samples in the order of time, which tell too whether one is there twice, so that
--- the answer is not to be used. The first row tells of all samples.
+-- the answer is not to be used. The first row tells of all samples. Times are counted from the first bucket's begin,
+-- and cells are buckets by number; that of the first row is -1.
 SELECT
-    any(group_names) AS names, bucket, sum(step) / ({interval:Int64} / 1000) AS value, toUInt64(0) AS samples,
-    if(bucket = @NONE@, sum(matched), 0) AS series, if(bucket = @NONE@, sum(n), 0) AS scanned,
-    if(bucket = @NONE@, sum(twice), 0) AS overlaps
+    any(group_names) AS names, if(cell = -1, @NONE@, {origin:Int64} + cell * {interval:Int64}) AS bucket,
+    sum(step) / ({interval:Int64} / 1000) AS value, toUInt64(0) AS samples, if(cell = -1, sum(matched), 0) AS series,
+    if(cell = -1, sum(n), 0) AS scanned, if(cell = -1, sum(twice), 0) AS overlaps
 FROM
 (
     SELECT
-        bucket, step, matched, n, twice, if(bucket = @NONE@, 0, @ID_OR_0@) AS group_id,
-        if(bucket = @NONE@, CAST([], 'Array(String)'), @GROUP@) AS group_names
+        cell, step, matched, n, twice, if(cell = -1, 0, @ID_OR_0@) AS group_id,
+        if(cell = -1, CAST([], 'Array(String)'), @GROUP@) AS group_names
     FROM
     (
         -- A step is the increase, or after a reset the new value; the first sample of a series ends none. Steps
         -- are summed within each bucket before they are gathered by groups.
+        WITH to@TICK@({start:Int64} - {origin:Int64}) AS begin
         SELECT
-            fp, length(times) AS n, twice, times[-1] >= {start:Int64} AS matched,
-            greatest(1, arrayCount(time -> time < {start:Int64}, times)) AS carried,
+            fp, length(times) AS n, times[-1] >= begin AS matched, length(arrayCompact(times)) < n AS twice,
+            greatest(1, arrayCount(time -> time < begin, times)) AS carried,
             arraySlice(
-                arrayMap((v, before) -> if(v < before, v, v - before), values, arrayShiftRight(values, 1)),
-                carried + 1
+                arrayMap((change, v) -> if(change < 0, v, change), arrayDifference(values), values), carried + 1
             ) AS steps,
-            arrayMap(time -> @BUCKET@, arraySlice(times, carried + 1)) AS buckets,
-            arraySplit((step, own, before) -> own != before, steps, buckets, arrayShiftRight(buckets, 1)) AS pieces
+            arrayMap(time -> intDiv(time, to@TICK@({interval:Int64})), arraySlice(times, carried + 1)) AS own,
+            arraySplit((step, change) -> change != 0, steps, arrayDifference(own)) AS pieces
         FROM
         (
+            -- Sorting what is sorted is cheaper than to look whether it is, and copy what stays.
             SELECT
-                fp, arrayExists((time, before) -> time <= before, times_read, arrayShiftRight(times_read, 1, @NONE@)) AS mixed,
-                if(mixed, arraySort(times_read), times_read) AS times,
-                if(mixed, arraySort((v, time) -> time, values_read, times_read), values_read) AS values,
-                mixed AND arrayExists((time, before) -> time = before, times, arrayShiftRight(times, 1, @NONE@)) AS twice
+                fp, arraySort(times_read) AS times, arraySort((v, time) -> time, values_read, times_read) AS values
             FROM
             (
-                SELECT fp, groupArray(toUnixTimestamp64Milli(ts)) AS times_read, groupArray(v) AS values_read
+                SELECT
+                    fp, groupArray(to@TICK@(toUnixTimestamp64Milli(ts) - {origin:Int64})) AS times_read,
+                    groupArray(v) AS values_read
                 FROM samples
                 WHERE @SELECTED@
                 GROUP BY fp
@@ -40,9 +41,9 @@ FROM
     ) AS lines
     @NAMED_SERIES@
     ARRAY JOIN
-        arrayPushFront(arrayCompact(buckets), @NONE@) AS bucket,
+        arrayPushFront(CAST(arrayCompact(own), 'Array(Int64)'), -1) AS cell,
         arrayPushFront(arrayMap(piece -> arraySum(piece), pieces), 0) AS step
 )
-GROUP BY group_id, bucket
+GROUP BY group_id, cell
 ORDER BY names, bucket
-LIMIT {rows:UInt64} + 1
+LIMIT {rows:UInt64}
