@@ -1,9 +1,9 @@
 //! The rows of an answer as JSON: what many rows share, a series' dimensions or a group's key, becomes text once.
 
-use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use hashbrown::HashMap;
 use luminate_storage::model::{
     AggregateRow, Answer, DimensionKey, Dimensions, GroupKey, QueryStats, RangeRow, RateRow,
 };
@@ -18,6 +18,8 @@ const ROW: usize = 64;
 const TEXT: usize = 48;
 /// Bytes of texts that are kept to be written again.
 const KEPT: usize = 256 << 10;
+/// After so many bytes of texts that weren't there, others are kept.
+const MISSED: usize = 4 * KEPT;
 
 /// A row of an answer. A number that overflowed is `null`.
 #[derive(Debug, Serialize, ToSchema)]
@@ -225,6 +227,8 @@ struct Series {
     texts: Vec<u8>,
     of: HashMap<usize, Range<usize>>,
     last: Option<(usize, Range<usize>)>,
+    /// Bytes of texts that found no room.
+    missed: usize,
 }
 
 impl Series {
@@ -237,13 +241,20 @@ impl Series {
             return Ok(());
         }
         let start = out.len();
-        dimensions(series, &mut serde_json::Serializer::new(&mut *out))?;
+        object(series, out)?;
         self.keep(identity, &out[start..]);
         Ok(())
     }
 
+    /// Where not all have room the first stay: rows come in the order of time, so those of a series come again after all
+    /// others', and whoever makes room for each finds none again.
     fn keep(&mut self, identity: usize, text: &[u8]) {
         if self.texts.len() + text.len() > KEPT {
+            self.missed += text.len();
+            if self.missed < MISSED {
+                self.last = None;
+                return;
+            }
             *self = Self::default();
         }
         let place = self.texts.len()..self.texts.len() + text.len();
@@ -251,6 +262,35 @@ impl Series {
         self.of.insert(identity, place.clone());
         self.last = Some((identity, place));
     }
+}
+
+/// Dimensions as JSON. A key is an identifier, and most values too hold nothing that JSON escapes: then they are copied.
+fn object(series: &Dimensions, out: &mut Vec<u8>) -> serde_json::Result<()> {
+    if series.is_empty() {
+        out.extend_from_slice(b"{}");
+        return Ok(());
+    }
+    let mut opening: &[u8] = b"{\"";
+    for (key, value) in series.iter() {
+        out.extend_from_slice(opening);
+        opening = b",\"";
+        out.extend_from_slice(key.as_str().as_bytes());
+        if value.bytes().fold(false, |escaped, byte| escaped | is_escaped(byte)) {
+            out.extend_from_slice(b"\":");
+            serde_json::to_writer(&mut *out, value.as_ref())?;
+        } else {
+            out.extend_from_slice(b"\":\"");
+            out.extend_from_slice(value.as_bytes());
+            out.push(b'"');
+        }
+    }
+    out.push(b'}');
+    Ok(())
+}
+
+/// Whether a byte of a text isn't written as it is (RFC 8259, section 7).
+fn is_escaped(byte: u8) -> bool {
+    (byte < 0x20) | (byte == b'"') | (byte == b'\\')
 }
 
 #[cfg(test)]
