@@ -16,6 +16,7 @@ pub mod http2;
 pub mod io_faults;
 pub mod ledger;
 pub mod neighbour;
+pub mod otlp;
 pub mod process;
 pub mod python;
 pub mod remote_write;

@@ -4,10 +4,12 @@
 use std::io::Write;
 
 use clap::ValueEnum;
+use prost::Message;
 
 use super::data::{METRICS, dimensions, label, remote_write_series, timestamp_and_value};
 use super::fleet::{Fleet, Round};
-use crate::remote_write::compressed;
+use crate::otlp;
+use crate::remote_write::{TimeSeries, WriteRequest, compressed, v2};
 
 /// A way in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -18,6 +20,10 @@ pub enum Protocol {
     LineNarrow,
     /// Prometheus remote write 1.0.
     RemoteWrite,
+    /// Prometheus remote write 2.0.
+    RemoteWrite2,
+    /// OpenTelemetry's protobuf over HTTP, attributes on each point.
+    Otlp,
     /// Prometheus' text format.
     Text,
     /// Luminate's JSON.
@@ -37,6 +43,8 @@ impl Protocol {
             Self::LineWide => "line protocol, ten fields",
             Self::LineNarrow => "line protocol, one field",
             Self::RemoteWrite => "remote write",
+            Self::RemoteWrite2 => "remote write 2.0",
+            Self::Otlp => "OTLP",
             Self::Text => "Prometheus' text",
             Self::Json => "JSON",
             Self::JsonLines => "JSON lines",
@@ -47,7 +55,12 @@ impl Protocol {
     /// Samples of a request, as agents send them.
     #[must_use]
     pub fn batch(self) -> usize {
-        if self == Self::RemoteWrite { 2_000 } else { 10_000 }
+        if matches!(self, Self::RemoteWrite | Self::RemoteWrite2) { 2_000 } else { 10_000 }
+    }
+
+    /// Whether a body is made of remote write's series, whatever becomes of them at last.
+    fn is_made_of_series(self) -> bool {
+        matches!(self, Self::RemoteWrite | Self::RemoteWrite2 | Self::Otlp)
     }
 
     fn begin(self) -> &'static [u8] {
@@ -67,6 +80,8 @@ impl Protocol {
                 body
             }
             Self::RemoteWrite => compressed(&body),
+            Self::RemoteWrite2 => v2::body(&v2::request(&series_of(&body))),
+            Self::Otlp => otlp::request(&series_of(&body)).encode_to_vec(),
             _ => body,
         }
     }
@@ -86,9 +101,16 @@ impl Protocol {
             Self::Json => join(",\"dimensions\":{", ",", "}},", json),
             Self::JsonLines => join(",", ",", "},\"values\":[", json),
             Self::OpenTsdb => join(",\"tags\":{", ",", "}},", json),
-            Self::RemoteWrite => dimensions(host).iter().flat_map(|(key, value)| label(key, value)).collect(),
+            Self::RemoteWrite | Self::RemoteWrite2 | Self::Otlp => {
+                dimensions(host).iter().flat_map(|(key, value)| label(key, value)).collect()
+            }
         }
     }
+}
+
+/// The series of a request of remote write before it is compressed.
+fn series_of(body: &[u8]) -> Vec<TimeSeries> {
+    WriteRequest::decode(body).expect("a request").timeseries
 }
 
 /// A request's body.
@@ -121,7 +143,7 @@ impl Encoder {
     #[must_use]
     pub fn with_batch(protocol: Protocol, batch: usize) -> Self {
         let names = METRICS.iter().map(|metric| match protocol {
-            Protocol::RemoteWrite => label("__name__", metric),
+            protocol if protocol.is_made_of_series() => label("__name__", metric),
             Protocol::LineWide | Protocol::LineNarrow => metric.trim_start_matches("cpu_").into(),
             _ => (*metric).into(),
         });
@@ -169,7 +191,7 @@ impl Encoder {
         }
         for (metric, name) in self.names.iter().enumerate() {
             let samples = rounds.iter().map(|round| (round.time, round.values[first + metric]));
-            if self.protocol == Protocol::RemoteWrite {
+            if self.protocol.is_made_of_series() {
                 let mut series = [name.as_slice(), spelled].concat();
                 samples.for_each(|(time, value)| timestamp_and_value(time, value, &mut series));
                 remote_write_series(&series, out);
@@ -214,7 +236,7 @@ impl Encoder {
                 out.extend_from_slice(spelled);
                 write(out, format_args!("{value}],\"timestamps\":[{time}]}}\n"));
             }
-            Protocol::LineWide | Protocol::RemoteWrite => {
+            Protocol::LineWide | Protocol::RemoteWrite | Protocol::RemoteWrite2 | Protocol::Otlp => {
                 unreachable!("these write a machine or a series at once")
             }
         }
@@ -229,13 +251,12 @@ fn write(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
 mod tests {
     use std::collections::BTreeMap;
 
-    use prost::Message;
     use serde_json::Value;
 
     use super::super::data::Shape;
     use super::super::fleet::Fleet;
     use super::*;
-    use crate::remote_write::WriteRequest;
+    use crate::remote_write::Label;
 
     /// (metric, dimensions, time) → value.
     type Samples = BTreeMap<(String, BTreeMap<String, String>, i64), f64>;
@@ -272,6 +293,55 @@ mod tests {
         serde_json::from_value(value.clone()).expect("an object of strings")
     }
 
+    fn read_series(protocol: Protocol, body: &[u8]) -> Samples {
+        let plain = || snap::raw::Decoder::new().decompress_vec(body).expect("snappy");
+        let one = |mut labels: BTreeMap<String, String>, time: i64, value: f64| {
+            let name = labels.remove("__name__").expect("a name");
+            ((name, labels, time), value)
+        };
+        match protocol {
+            Protocol::RemoteWrite => series_of(&plain())
+                .into_iter()
+                .flat_map(|TimeSeries { labels, samples }| {
+                    assert!(labels.is_sorted_by(|a, b| a.name < b.name), "labels come sorted");
+                    let pair = |Label { name, value }| (name, value);
+                    let labels: BTreeMap<_, _> = labels.into_iter().map(pair).collect();
+                    samples.into_iter().map(move |sample| one(labels.clone(), sample.timestamp, sample.value))
+                })
+                .collect(),
+            Protocol::RemoteWrite2 => {
+                let v2::Request { symbols, timeseries } =
+                    v2::Request::decode(plain().as_slice()).expect("a request");
+                let symbol = |place: u32| symbols[place as usize].clone();
+                let series = timeseries.into_iter().flat_map(|series| {
+                    let pairs = series.labels_refs.chunks(2).map(|pair| (symbol(pair[0]), symbol(pair[1])));
+                    let labels: BTreeMap<_, _> = pairs.collect();
+                    let samples = series.samples.into_iter();
+                    samples.map(move |sample| one(labels.clone(), sample.timestamp, sample.value))
+                });
+                series.collect()
+            }
+            _ => {
+                let request = otlp::Request::decode(body).expect("a request");
+                let scopes = request.resource_metrics.into_iter().flat_map(|resource| resource.scope_metrics);
+                let metrics = scopes.flat_map(|scope| scope.metrics);
+                let points = metrics.flat_map(|metric| {
+                    let points = metric.gauge.expect("a gauge").data_points.into_iter();
+                    points.map(move |point| {
+                        let text = |pair: otlp::KeyValue| {
+                            (pair.key, pair.value.and_then(|value| value.string_value).expect("a text"))
+                        };
+                        let mut labels: BTreeMap<_, _> = point.attributes.into_iter().map(text).collect();
+                        labels.insert("__name__".to_owned(), metric.name.clone());
+                        let time = i64::try_from(point.time_unix_nano / 1_000_000).expect("a time");
+                        one(labels, time, point.as_double.expect("a number"))
+                    })
+                });
+                points.collect()
+            }
+        }
+    }
+
     /// What a body of that protocol means, read by the plainest means.
     fn decode(protocol: Protocol, body: &[u8]) -> Samples {
         let number = |text: &str| text.parse::<f64>().expect("a number");
@@ -281,20 +351,8 @@ mod tests {
             let rest = &text[text.find(key).expect("the key") + key.len()..];
             number(&rest[..rest.find([',', ']', '}']).expect("an end")])
         };
-        if protocol == Protocol::RemoteWrite {
-            let plain = snap::raw::Decoder::new().decompress_vec(body).expect("snappy");
-            let request = WriteRequest::decode(plain.as_slice()).expect("a request");
-            let series = request.timeseries.into_iter().flat_map(|series| {
-                assert!(series.labels.is_sorted_by(|a, b| a.name < b.name), "labels come sorted");
-                let mut labels: BTreeMap<_, _> =
-                    series.labels.into_iter().map(|label| (label.name, label.value)).collect();
-                let name = labels.remove("__name__").expect("a name");
-                series
-                    .samples
-                    .into_iter()
-                    .map(move |sample| ((name.clone(), labels.clone(), sample.timestamp), sample.value))
-            });
-            return series.collect();
+        if protocol.is_made_of_series() {
+            return read_series(protocol, body);
         }
         let text = std::str::from_utf8(body).expect("text");
         match protocol {
@@ -350,7 +408,7 @@ mod tests {
                     })
                     .collect()
             }
-            Protocol::RemoteWrite => unreachable!("read above"),
+            Protocol::RemoteWrite | Protocol::RemoteWrite2 | Protocol::Otlp => unreachable!("read above"),
         }
     }
 

@@ -20,8 +20,9 @@ use super::encode::Protocol;
 use super::load::{Endpoint, Server, settle};
 use crate::client::Client;
 use crate::http::Response;
+use crate::otlp;
 use crate::process;
-use crate::remote_write::HEADERS;
+use crate::remote_write::{HEADERS, v2};
 use crate::worker::{Setup, Worker};
 
 const JSON: &[(&str, &str)] = &[("content-type", "application/json")];
@@ -88,6 +89,9 @@ impl Kind {
             (Self::Luminate | Self::VictoriaMetrics, Protocol::Text) => ("/api/v1/import/prometheus", &[]),
             (Self::Luminate, Protocol::RemoteWrite) => ("/api/v1/prom/write", &HEADERS),
             (_, Protocol::RemoteWrite) => ("/api/v1/write", &HEADERS),
+            (Self::Luminate, Protocol::RemoteWrite2) => ("/api/v1/prom/write", &v2::HEADERS),
+            (Self::Luminate, Protocol::Otlp) => ("/v1/metrics", &otlp::HEADERS),
+            (Self::VictoriaMetrics, Protocol::Otlp) => ("/opentelemetry/v1/metrics", &otlp::HEADERS),
             (Self::Luminate, Protocol::Json) => ("/api/v1/write", JSON),
             (Self::VictoriaMetrics, Protocol::JsonLines) => ("/api/v1/import", JSON),
             (Self::VictoriaMetrics, Protocol::OpenTsdb) => ("/api/put", JSON),

@@ -44,6 +44,8 @@ const SESSIONS: [Session; 5] = [
             (Protocol::LineNarrow, 30),
             (Protocol::Text, 30),
             (Protocol::Json, 30),
+            (Protocol::RemoteWrite2, 30),
+            (Protocol::Otlp, 30),
             (Protocol::JsonLines, 15),
             (Protocol::OpenTsdb, 15),
         ],
