@@ -46,4 +46,4 @@ FROM
 )
 GROUP BY group_id, cell
 ORDER BY names, bucket
-LIMIT {rows:UInt64}
+LIMIT {rows:UInt64} + 1
