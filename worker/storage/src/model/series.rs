@@ -1,5 +1,6 @@
 //! The dimensions that, with tenant and metric, name a series.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use super::name::{DimensionKey, InvalidName};
@@ -58,9 +59,26 @@ pub enum InvalidDimensions {
 
 /// A set of dimensions: pairs sorted by key (UTF-8 bytes), keys distinct, all valid.
 ///
-/// Its order is the contract's order of series: pairs compared one by one, a prefix first.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Dimensions(Arc<[(DimensionKey, Arc<str>)]>);
+/// Its order is the contract's order of series: pairs compared one by one, a prefix first. Sets with the same keys may
+/// share them, and equal values.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Dimensions {
+    keys: Arc<[DimensionKey]>,
+    /// One for each key.
+    values: Arc<[Arc<str>]>,
+}
+
+impl Ord for Dimensions {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.iter().cmp(other.iter())
+    }
+}
+
+impl PartialOrd for Dimensions {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
 
 impl Dimensions {
     /// Checks pairs in any order and takes them.
@@ -91,67 +109,71 @@ impl Dimensions {
         if pairs.len() > limits.max_dimensions {
             return Err(InvalidDimensions::TooMany { count: pairs.len(), max: limits.max_dimensions });
         }
+        let near = |at: usize, value: &str| other.values.get(at).filter(|own| own.as_ref() == value).cloned();
+        if other.keys.iter().map(DimensionKey::as_str).eq(pairs.iter().map(|(key, _)| *key)) {
+            let mut values = Vec::with_capacity(pairs.len());
+            for (at, (key, value)) in pairs.into_iter().enumerate() {
+                values.push(near(at, value).map_or_else(|| checked_value(key, value, limits), Ok)?);
+            }
+            return Ok(Self { keys: other.keys.clone(), values: values.into() });
+        }
         let mut checked = Vec::with_capacity(pairs.len());
         for (at, (key, value)) in pairs.into_iter().enumerate() {
-            let near = other.0.get(at);
-            let own_key = match near {
-                Some((own, _)) if own.as_str() == key => own.clone(),
+            let own_key = match other.keys.get(at) {
+                Some(own) if own.as_str() == key => own.clone(),
                 _ => checked_key(key)?,
             };
-            let own_value = match near {
-                Some((_, own)) if own.as_ref() == value => own.clone(),
-                _ => checked_value(key, value, limits)?,
-            };
-            checked.push((own_key, own_value));
+            checked.push((own_key, near(at, value).map_or_else(|| checked_value(key, value, limits), Ok)?));
         }
         checked.sort_unstable_by(|(left, _), (right, _)| left.cmp(right));
         if let Some(pair) = checked.windows(2).find(|pair| pair[0].0 == pair[1].0) {
             return Err(InvalidDimensions::Duplicate { key: pair[0].0.as_str().to_owned() });
         }
-        Ok(Self(checked.into()))
+        let (keys, values): (Vec<_>, Vec<_>) = checked.into_iter().unzip();
+        Ok(Self::from_stored(keys.into(), values))
     }
 
-    /// Takes pairs that are known to be valid, distinct and sorted by key: for what storage reads back.
+    /// Takes keys that are known to be valid, distinct and sorted, and a valid value for each: for what storage reads back.
     #[must_use]
-    pub fn from_stored(pairs: Vec<(DimensionKey, Arc<str>)>) -> Self {
-        debug_assert!(pairs.windows(2).all(|pair| pair[0].0 < pair[1].0));
-        Self(pairs.into())
+    pub fn from_stored(keys: Arc<[DimensionKey]>, values: impl IntoIterator<Item = Arc<str>>) -> Self {
+        let values: Arc<[Arc<str>]> = values.into_iter().collect();
+        debug_assert!(keys.len() == values.len() && keys.windows(2).all(|pair| pair[0] < pair[1]));
+        Self { keys, values }
     }
 
     /// The value under `key`, if there is one.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&Arc<str>> {
-        let at = self.0.binary_search_by(|(own, _)| own.as_str().cmp(key)).ok()?;
-        Some(&self.0[at].1)
+        self.values.get(self.keys.binary_search_by(|own| own.as_str().cmp(key)).ok()?)
     }
 
     /// A number that clones of one another share and nothing else that lives meanwhile has.
     #[must_use]
     pub fn identity(&self) -> usize {
-        self.0.as_ptr().addr()
+        self.values.as_ptr().addr()
     }
 
     /// The pairs, sorted by key.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&DimensionKey, &Arc<str>)> {
-        self.0.iter().map(|(key, value)| (key, value))
+        self.keys.iter().zip(self.values.iter())
     }
 
     /// Whether both are one set in memory: then they are equal, which others may be too.
     #[must_use]
     pub fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+        Arc::ptr_eq(&self.values, &other.values)
     }
 
     /// How many pairs there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.values.len()
     }
 
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.values.is_empty()
     }
 }
 

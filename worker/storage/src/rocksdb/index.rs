@@ -21,6 +21,7 @@ mod catalog;
 mod column;
 mod core;
 mod definitions;
+mod described;
 mod guesses;
 mod identity;
 mod listing;

@@ -156,5 +156,6 @@ pub(super) fn dimensions(stored: Vec<(String, String)>) -> Result<Dimensions> {
         pairs.push((key, Arc::from(value)));
     }
     pairs.sort_unstable();
-    Ok(Dimensions::from_stored(pairs))
+    let (keys, values): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
+    Ok(Dimensions::from_stored(keys.into(), values))
 }

@@ -129,12 +129,8 @@ impl Source {
         }
         self.context.check(0)?;
         // Described before they are read: a series that goes away in between has no sample left then.
-        let empty = |id: &u32| SeriesSamples {
-            dimensions: self.index.dimensions(*id),
-            timestamps: Vec::new(),
-            values: Vec::new(),
-        };
-        let mut found: Vec<SeriesSamples> = ids.iter().map(empty).collect();
+        let empty = |dimensions| SeriesSamples { dimensions, timestamps: Vec::new(), values: Vec::new() };
+        let mut found: Vec<SeriesSamples> = self.index.dimensions(ids).into_iter().map(empty).collect();
         // A scan goes through series by their numbers.
         let mut places: Vec<usize> = (0..ids.len()).collect();
         places.sort_unstable_by_key(|place| ids[*place]);

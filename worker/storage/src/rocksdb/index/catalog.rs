@@ -66,8 +66,8 @@ impl Catalog for TenantIndex {
         values.iter().map(text).collect()
     }
 
-    fn dimensions(&self, id: u32) -> Dimensions {
-        self.core.read().dimensions(id)
+    fn dimensions(&self, ids: &[u32]) -> Vec<Dimensions> {
+        self.described(ids)
     }
 
     fn ranks(&self, ids: &[u32]) -> Vec<u32> {

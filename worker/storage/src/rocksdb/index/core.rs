@@ -7,7 +7,7 @@ use hashbrown::{HashMap, HashTable};
 use roaring::RoaringBitmap;
 use xxhash_rust::xxh3::xxh3_64_with_secret;
 
-use crate::model::{DimensionKey, Dimensions, MetricName};
+use crate::model::{DimensionKey, MetricName};
 
 use super::column::Column;
 use super::identity::{Identities, Identity, put};
@@ -243,8 +243,8 @@ impl Core {
             self.column_bytes = (self.column_bytes + column.bytes()).saturating_sub(before);
         }
         self.rows.push(id, &self.row);
-        add(&mut metric.series, id);
-        add(&mut self.known, id);
+        metric.series.insert(id);
+        self.known.insert(id);
         metric.count += 1;
         self.presence.create(id);
         self.identities.set(identity, id);
@@ -275,14 +275,6 @@ impl Core {
     ) -> impl ExactSizeIterator<Item = &'a DimensionKey> + Clone + 'a {
         let metric = &self.metrics[shape.metric as usize];
         shape.columns.iter().map(|column| metric.columns[*column as usize].key())
-    }
-
-    /// The dimensions of a series; none when it is gone.
-    #[must_use]
-    pub fn dimensions(&self, id: u32) -> Dimensions {
-        let Some((_, shape, row)) = self.row(id) else { return Dimensions::default() };
-        let values = self.values(shape, row).map(|text| Arc::from(self.texts.get(text)));
-        Dimensions::from_stored(self.keys(shape).cloned().zip(values).collect())
     }
 
     /// Takes series off days: of each metric those before the day that `first_kept` names. Returns
@@ -394,11 +386,5 @@ impl Core {
             + metrics
             + columns
             + shapes
-    }
-}
-
-fn add(ids: &mut RoaringBitmap, id: u32) {
-    if ids.try_push(id).is_err() {
-        ids.insert(id);
     }
 }

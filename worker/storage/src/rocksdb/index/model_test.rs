@@ -270,11 +270,12 @@ impl Pair {
                 .zip(&given)
                 .all(|(alive, id)| *alive == self.tenant.alive(*id))
         );
-        for id in &self.model.given {
+        for (id, described) in given.iter().zip(self.tenant.dimensions(&given)) {
             let known = self.model.series.get(id);
             assert_eq!(self.tenant.alive(*id), known.is_some());
             let dimensions = known.map(|series| series.dimensions.clone()).unwrap_or_default();
-            assert_eq!(self.tenant.dimensions(*id), dimensions);
+            assert_eq!(described, dimensions);
+            assert_eq!(self.tenant.dimensions(&[*id]), [dimensions]);
         }
     }
 
@@ -561,7 +562,9 @@ fn the_account_of_memory_grows_and_shrinks_with_the_series() {
     assert_eq!((page.names.len(), page.total), (kept.len(), kept.len() as u64));
     let env = Selector::new(metric("m"), vec![(key("env"), "prod".to_owned())]);
     assert_eq!(tenant.select(&env, 0..=9).unwrap().ids, kept);
-    assert_eq!(tenant.dimensions(kept[7]).get("id").unwrap().as_ref(), format!("value-{}", kept[7]));
+    for (id, dimensions) in kept.iter().zip(tenant.dimensions(&kept)) {
+        assert_eq!(dimensions.get("id").unwrap().as_ref(), format!("value-{id}"));
+    }
     // What is left keeps its places, so not all that the others held comes back before it goes too.
     let part = index.memory();
     assert!(part < empty + (full - empty) / 4 * 3, "{part} {full} {empty}");
@@ -623,10 +626,9 @@ fn threads_that_create_mark_remove_and_ask_leave_it_whole() {
     assert_eq!(given.iter().collect::<BTreeSet<_>>().len(), given.len(), "no number is given twice");
     tenant.expire(&|_| 1);
     let mut identities = BTreeSet::new();
-    for id in given {
+    for (id, dimensions) in given.iter().copied().zip(tenant.dimensions(&given)) {
         let found = tenant.find(Spelling(u128::from(id) << 40));
         assert!(found.is_none() || tenant.alive(id), "no spelling of a series that is gone");
-        let dimensions = tenant.dimensions(id);
         assert_eq!(dimensions.is_empty(), !tenant.alive(id));
         assert!(dimensions.is_empty() || identities.insert(dimensions), "a series has one number");
     }

@@ -39,8 +39,8 @@ pub trait Catalog: Sync {
     /// The values that name `group` of `grouping`.
     fn group_key(&self, grouping: &Grouping, group: u32) -> GroupKey;
 
-    /// The dimensions of a series; empty when it is gone since.
-    fn dimensions(&self, id: u32) -> Dimensions;
+    /// The dimensions of each of `ids`; empty when it is gone since.
+    fn dimensions(&self, ids: &[u32]) -> Vec<Dimensions>;
 
     /// The place of each of `ids` in the contract's order of series: a permutation of `0..ids.len()`.
     fn ranks(&self, ids: &[u32]) -> Vec<u32>;

@@ -77,8 +77,8 @@ impl Catalog for Plain {
         grouping.values[from..from + grouping.keys].iter().map(value).collect()
     }
 
-    fn dimensions(&self, id: u32) -> Dimensions {
-        self.series[&id].0.clone()
+    fn dimensions(&self, ids: &[u32]) -> Vec<Dimensions> {
+        ids.iter().map(|id| self.series[id].0.clone()).collect()
     }
 
     fn ranks(&self, ids: &[u32]) -> Vec<u32> {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use hashbrown::HashMap;
 
-use crate::model::{Answer, Dimensions, QueryStats, RangeQuery, RangeRow, TimeRange};
+use crate::model::{Answer, QueryStats, RangeQuery, RangeRow, TimeRange};
 use crate::rocksdb::scan::{Detail, Piece, ScanSpec, SeriesScan};
 use crate::store::{QueryContext, Result, StoreError};
 
@@ -22,8 +22,8 @@ const PLENTY: u64 = 4;
 const GROWTH: i64 = 4;
 /// Series from whose estimate that of all is drawn.
 const ESTIMATED: usize = 256;
-/// About what a row holds besides its dimensions' strings, which the catalogue shares.
-const ROW_BYTES: usize = 64;
+/// About what a row holds, its place among the series included, besides the texts of its dimensions.
+const ROW_BYTES: usize = 96;
 
 /// Raw samples: time ascending, then series in the contract's order.
 ///
@@ -210,11 +210,17 @@ impl<S: SeriesScan> Job<'_, S> {
 
     fn described(&self, rows: &[Row]) -> Result<Vec<RangeRow>> {
         let _rows = self.memory.hold(rows.len() * ROW_BYTES)?;
-        let mut known: HashMap<u32, Dimensions> = HashMap::new();
+        let (mut places, mut series) = (HashMap::new(), Vec::new());
+        for row in rows {
+            places.entry(row.series).or_insert_with(|| {
+                series.push(row.series);
+                series.len() - 1
+            });
+        }
+        let known = self.source.catalog.dimensions(&series);
         let row = |row: &Row| {
-            let dimensions = known.entry(row.series);
-            let dimensions = dimensions.or_insert_with(|| self.source.catalog.dimensions(row.series));
-            RangeRow { timestamp: row.time, value: row.value, dimensions: dimensions.clone() }
+            let dimensions = known[places[&row.series]].clone();
+            RangeRow { timestamp: row.time, value: row.value, dimensions }
         };
         Ok(rows.iter().map(row).collect())
     }
