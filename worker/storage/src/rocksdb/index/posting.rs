@@ -143,28 +143,26 @@ impl Bitmap {
     }
 
     fn insert(&mut self, id: u32) {
-        if self.ids.max().is_some_and(|last| id >> 16 > last >> 16) {
-            self.trim();
-        }
-        if self.ids.try_push(id).is_err() && !self.ids.insert(id) {
+        // Neither `max` nor `try_push`: of a bitset they look through up to 8 KB for the last number.
+        if !self.ids.insert(id) {
             return;
         }
         self.count += 1;
         // Measured now and then, guessed in between: measuring visits every container.
         self.bytes += 3;
         if self.count.is_multiple_of(1_024) {
+            self.trim();
             self.bytes = bitmap_bytes(&self.ids) as u32;
         }
     }
 
-    /// Gives back what arrays have doubled in vain, where numbers begin that they won't hold. A copy has no empty room,
-    /// and as an eighth must be empty before one is made, all copies together are a few times the whole.
+    /// Gives back what arrays have doubled in vain. A copy has no empty room, and as an eighth must be empty before one is
+    /// made, all copies together are a few times the whole.
     fn trim(&mut self) {
         let facts = self.ids.statistics();
         let (room, used) = (facts.n_bytes_array_containers / 4, u64::from(facts.n_values_array_containers));
         if room - used > room / EMPTY {
             self.ids = self.ids.clone();
-            self.bytes = bitmap_bytes(&self.ids) as u32;
         }
     }
 }

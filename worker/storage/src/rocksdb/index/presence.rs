@@ -20,9 +20,7 @@ pub struct Presence {
 impl Presence {
     /// Notes that a series was created.
     pub fn create(&mut self, id: u32) {
-        if self.hidden.try_push(id).is_err() {
-            self.hidden.insert(id);
-        }
+        self.hidden.insert(id);
     }
 
     /// Marks `ids`, all of which have been created and not removed, present on `day`.
