@@ -212,6 +212,17 @@ mod tests {
         assert!(codes.contains(&json!("INVALID_METRIC_NAME")) && codes.contains(&json!("QUERY_TIMEOUT")));
     }
 
+    #[tokio::test]
+    async fn bytes_have_no_schema_that_a_client_would_write_as_a_list_of_numbers() {
+        let document = served().await;
+        let otlp = &document["paths"]["/v1/metrics"]["post"];
+        let answer = |status: &str| &otlp["responses"][status];
+        let remote_write = &document["paths"]["/api/v1/prom/write"]["post"]["requestBody"];
+        for holder in [remote_write, &otlp["requestBody"], answer("200"), answer("4XX"), answer("5XX")] {
+            assert_eq!(holder["content"]["application/x-protobuf"], json!({}));
+        }
+    }
+
     fn collect(value: &Value, found: &mut Vec<String>) {
         match value {
             Value::Object(object) => {

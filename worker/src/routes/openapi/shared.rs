@@ -2,7 +2,7 @@
 
 use utoipa::openapi::path::{Operation, Parameter, ParameterIn, PathItem};
 use utoipa::openapi::schema::{AnyOfBuilder, Schema};
-use utoipa::openapi::{OpenApi, Ref, RefOr, Required};
+use utoipa::openapi::{Content, OpenApi, Ref, RefOr, Required};
 
 /// How the names of metrics and dimensions are written.
 const NAME: &str = "^[a-zA-Z_][a-zA-Z0-9_]*$";
@@ -10,6 +10,7 @@ const MAX_METRIC: usize = luminate_storage::model::MAX_METRIC_CHARS;
 const MAX_KEY: usize = luminate_storage::model::MAX_KEY_CHARS;
 const ERROR: &str = "ErrorBody";
 const JSON: &str = "application/json";
+const PROTOBUF: &str = "application/x-protobuf";
 
 /// Completes every operation of `document`.
 pub fn complete(document: &mut OpenApi) {
@@ -17,6 +18,7 @@ pub fn complete(document: &mut OpenApi) {
         for operation in operations(item) {
             refusals(operation);
             body(operation);
+            bytes(operation);
             for parameter in operation.parameters.iter_mut().flatten() {
                 if let RefOr::T(parameter) = parameter {
                     name(path, parameter);
@@ -50,6 +52,24 @@ fn body(operation: &mut Operation) {
         && body.content.keys().any(|media| media != JSON)
     {
         body.required = Some(Required::False);
+    }
+}
+
+/// Bytes have no schema: their media type says all (OpenAPI 3.1, "Considerations for File Uploads").
+fn bytes(operation: &mut Operation) {
+    if let Some(RefOr::T(body)) = &mut operation.request_body {
+        body.content.get_mut(PROTOBUF).map(without_schema);
+    }
+    for response in operation.responses.responses.values_mut() {
+        if let RefOr::T(response) = response {
+            response.content.get_mut(PROTOBUF).map(without_schema);
+        }
+    }
+}
+
+fn without_schema(content: &mut RefOr<Content>) {
+    if let RefOr::T(content) = content {
+        content.schema = None;
     }
 }
 
