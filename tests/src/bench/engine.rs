@@ -79,6 +79,16 @@ impl Kind {
         }
     }
 
+    /// Where it says that it is ready, which looks at no data.
+    #[must_use]
+    pub fn probe(self) -> &'static str {
+        match self {
+            Self::Luminate => "/api/v1/health/ready",
+            Self::VictoriaMetrics => "/health",
+            Self::Prometheus => "/-/ready",
+        }
+    }
+
     /// Where it takes that protocol.
     #[must_use]
     pub fn endpoint(self, protocol: Protocol) -> Option<Endpoint> {

@@ -94,8 +94,7 @@ impl Peer {
 
     fn wait_ready(&mut self) {
         let started = Instant::now();
-        let probe = if self.kind == Kind::Prometheus { "/-/ready" } else { "/health" };
-        while !is_ok(self.address, probe) {
+        while !is_ok(self.address, self.kind.probe()) {
             let ended = self.child.try_wait().expect("our child").is_some();
             if ended || started.elapsed() > START {
                 let log = fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();

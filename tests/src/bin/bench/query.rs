@@ -13,7 +13,7 @@ use luminate_tests::bench::questions::{ALL, Answer, Data, Question, Requests, co
 use luminate_tests::bench::report::{Better, short};
 use luminate_tests::bench::{median, p95, p99};
 use luminate_tests::client::now;
-use luminate_tests::http::{Connection, Response};
+use luminate_tests::http::{Connection, Response, request};
 
 use crate::Plan;
 
@@ -44,6 +44,8 @@ pub fn measure(comparison: &mut Comparison, plan: &Plan) {
     let bodies = encoder.next(&mut fleet, ROUNDS, steps / ROUNDS);
     let mut rows: Vec<Row> =
         ALL.iter().map(|question| Row::new("queries", question.name, "ms", Better::Less)).collect();
+    let mut bare = Row::new("requests without a question", "a health check", "ms", Better::Less);
+    bare.remark = "what HTTP alone takes over such a connection".to_owned();
     let mut expected = Vec::new();
     for kind in &plan.engines {
         let engine = filled(*kind, &bodies);
@@ -53,6 +55,9 @@ pub fn measure(comparison: &mut Comparison, plan: &Plan) {
             expected = answers;
         } else {
             judge(*kind, &expected, &answers, &mut rows);
+        }
+        for _ in 0..plan.runs {
+            bare.push(*kind, median(&asker.bare_times()));
         }
         for (number, (question, row)) in ALL.iter().zip(&mut rows).enumerate() {
             let mut tails = Vec::new();
@@ -71,7 +76,7 @@ pub fn measure(comparison: &mut Comparison, plan: &Plan) {
             );
         }
     }
-    rows.into_iter().for_each(|row| comparison.add(row));
+    rows.into_iter().chain([bare]).for_each(|row| comparison.add(row));
 }
 
 /// An engine that has the samples, in the form in which they stay.
@@ -140,6 +145,18 @@ impl Asker {
             assert!(answers.iter().all(|(_, answer)| answer.status == 200), "{}", question.name);
         }
         times
+    }
+
+    /// Milliseconds of requests that ask for nothing: the least that a question can take.
+    fn bare_times(&mut self) -> Vec<f64> {
+        let bytes = request("GET", self.kind.probe(), &[], &[]);
+        let mut time = |_| {
+            let asked = Instant::now();
+            let answer = self.connections[0].exchange(&bytes).expect("an answer");
+            assert_eq!(answer.status, 200, "{}", self.kind.name());
+            asked.elapsed().as_secs_f64() * 1e3
+        };
+        (0..TIMES).map(&mut time).collect()
     }
 
     /// Sends all requests at once, spread over the connections, and reads their answers.
