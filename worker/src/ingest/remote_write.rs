@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use luminate_storage::model::{MetricName, RowSeries, Spelling};
+use luminate_storage::model::{Dimensions, MetricName, RowSeries, Spelling};
 use luminate_storage::store::SeriesLookup;
 
 use self::wire::{Field, Fields, MalformedMessage};
@@ -225,9 +225,15 @@ impl Writer<'_> {
     }
 
     fn describe(&mut self, labels: &[Label<'_>], spelling: Spelling) -> Result<RowSeries, Problem> {
-        let (metric, pairs) = texts(labels)?;
-        let pairs = pairs.iter().copied();
-        let dimensions = self.resolver.dimensions(pairs, &self.rules.dimensions)?;
+        // A machine's metrics follow one another and differ in their names alone.
+        let (metric, dimensions) = match name_beside(labels, &self.resolver.dimensions) {
+            Some(metric) => (metric, self.resolver.dimensions.clone()),
+            None => {
+                let (metric, pairs) = texts(labels)?;
+                (metric, self.resolver.dimensions(pairs, &self.rules.dimensions)?)
+            }
+        };
+        let metric = metric_name(metric)?;
         Ok(self.resolver.describe(&mut self.decoded.batch, metric, dimensions, spelling))
     }
 }
@@ -265,7 +271,7 @@ fn read_any_sample(message: &[u8]) -> Result<(i64, f64), MalformedMessage> {
 type Pairs<'a> = Vec<(&'a str, &'a str)>;
 
 /// The metric and the dimensions that labels stand for; labels without a value don't exist.
-fn texts<'a>(labels: &[Label<'a>]) -> Result<(MetricName, Pairs<'a>), Problem> {
+fn texts<'a>(labels: &[Label<'a>]) -> Result<(&'a str, Pairs<'a>), Problem> {
     let mut metric = None;
     let mut pairs = Vec::with_capacity(labels.len());
     for label in labels.iter().filter(|label| !label.value.is_empty()) {
@@ -281,9 +287,31 @@ fn texts<'a>(labels: &[Label<'a>]) -> Result<(MetricName, Pairs<'a>), Problem> {
         }
     }
     let metric = metric.ok_or_else(|| Problem::new(Code::InvalidSample, "label __name__ is missing"))?;
+    Ok((metric, pairs))
+}
+
+/// The metric, where all other labels are these dimensions in their order: they are text, so what is the same bytes is too.
+fn name_beside<'a>(labels: &[Label<'a>], dimensions: &Dimensions) -> Option<&'a str> {
+    let (mut metric, mut known) = (None, dimensions.iter());
+    for label in labels.iter().filter(|label| !label.value.is_empty()) {
+        if label.name == NAME_LABEL.as_bytes() {
+            if metric.replace(label.value).is_some() {
+                return None;
+            }
+        } else {
+            let (key, value) = known.next()?;
+            if label.name != key.as_str().as_bytes() || label.value != value.as_bytes() {
+                return None;
+            }
+        }
+    }
+    if known.next().is_some() { None } else { std::str::from_utf8(metric?).ok() }
+}
+
+fn metric_name(metric: &str) -> Result<MetricName, Problem> {
     let metric =
         if metric.contains(':') { Cow::Owned(metric.replace(':', "_")) } else { Cow::Borrowed(metric) };
-    Ok((MetricName::new(&metric)?, pairs))
+    Ok(MetricName::new(&metric)?)
 }
 
 /// The metric of a refused sample, for the answer.
@@ -319,6 +347,38 @@ mod tests {
                 ["job_up_sum{instance=a:9090,job=node} 0 1.5", "job_up_sum{instance=a:9090,job=node} 1 -2"];
             assert_eq!(rows(&decoded), expected, "{version:?}");
             assert_eq!(decoded.batch.new_series.len(), 1);
+        }
+    }
+
+    #[test]
+    fn what_stands_before_a_series_changes_nothing_of_it() {
+        let now: &[(i64, f64)] = &[(NOW, 1.0)];
+        let all: [&[(&str, &str)]; 11] = [
+            &[("__name__", "up"), ("instance", "a"), ("job", "n")],
+            &[("__name__", "down"), ("instance", "a"), ("job", "n")],
+            &[("__name__", "a:b"), ("instance", "a"), ("job", "n"), ("none", "")],
+            &[("instance", "a"), ("job", "n"), ("__name__", "last")],
+            &[("__name__", "up"), ("job", "n"), ("instance", "a")],
+            &[("__name__", "up"), ("instance", "a")],
+            &[("__name__", "up"), ("instance", "a"), ("job", "n"), ("zone", "z")],
+            &[("__name__", "up"), ("instance", "b"), ("job", "n")],
+            &[("__name__", "up"), ("__name__", "up"), ("instance", "a"), ("job", "n")],
+            &[("instance", "a"), ("job", "n")],
+            &[("__name__", "up")],
+        ];
+        let answer = |decoded: &Decoded| (rows(decoded), decoded.rejections.listed().len());
+        for version in VERSIONS {
+            let alone = all.map(|labels| answer(&decoded(version, &[(labels, now)])));
+            for (first, own) in all.iter().zip(&alone) {
+                for (second, other) in all.iter().zip(&alone) {
+                    let both = answer(&decoded(version, &[(first, now), (second, now)]));
+                    assert_eq!(
+                        both,
+                        ([&own.0[..], &other.0].concat(), own.1 + other.1),
+                        "{first:?} {second:?}"
+                    );
+                }
+            }
         }
     }
 

@@ -21,7 +21,7 @@ pub enum Ids {
     /// Few, or far apart: varint steps, about 1–3 bytes each.
     Packed(Packed),
     /// Many and close together.
-    Bitmap(Bitmap),
+    Bitmap(Box<Bitmap>),
 }
 
 /// Up to [`SHORT`] series, ascending.
@@ -62,12 +62,25 @@ pub struct Packed {
 }
 
 /// A roaring bitmap that knows its size on the heap.
+///
+/// Numbers that are greater than all others wait in front of it for some more: to put one behind the last is to look for the
+/// last, for which roaring goes through a bitset's 8 KB, and to find its place is to search an array of as many.
 #[derive(Debug, Default)]
 pub struct Bitmap {
     ids: RoaringBitmap,
+    /// Greater than those in `ids`, ascending; the first [`Bitmap::waiting`] of them count.
+    tail: [u32; TAIL],
+    waiting: u32,
+    /// The greatest of all, and of those in `ids`.
+    last: u32,
+    settled: u32,
     count: u32,
+    /// Of `ids`.
     bytes: u32,
 }
+
+/// As many as make the allocator's size full.
+const TAIL: usize = 28;
 
 /// Part of the room in a bitmap's arrays that may be empty before it is given back.
 const EMPTY: u64 = 8;
@@ -138,32 +151,78 @@ impl Packed {
 }
 
 impl Bitmap {
-    fn new(ids: RoaringBitmap) -> Self {
-        Self { count: ids.len() as u32, bytes: bitmap_bytes(&ids) as u32, ids }
+    fn new(ids: RoaringBitmap) -> Box<Self> {
+        let last = ids.max().unwrap_or(0);
+        let (count, bytes) = (ids.len() as u32, bitmap_bytes(&ids) as u32);
+        Box::new(Self { ids, last, settled: last, count, bytes, ..Self::default() })
+    }
+
+    fn tail(&self) -> &[u32] {
+        &self.tail[..self.waiting as usize]
     }
 
     fn insert(&mut self, id: u32) {
-        // Neither `max` nor `try_push`: of a bitset they look through up to 8 KB for the last number.
-        if !self.ids.insert(id) {
-            return;
+        if id > self.last {
+            self.tail[self.waiting as usize] = id;
+            self.waiting += 1;
+            self.last = id;
+            self.count += 1;
+            if self.waiting as usize == TAIL {
+                self.settle();
+            }
+        } else if !self.tail().contains(&id) {
+            self.settle();
+            if self.ids.insert(id) {
+                self.count += 1;
+                self.bytes += 3;
+            }
         }
-        self.count += 1;
-        // Measured now and then, guessed in between: measuring visits every container.
-        self.bytes += 3;
-        if self.count.is_multiple_of(1_024) {
+    }
+
+    /// Takes in what waits.
+    fn settle(&mut self) {
+        let waiting = self.waiting;
+        if self.last >> 16 > self.settled >> 16 {
             self.trim();
+        }
+        let tail = &self.tail[..waiting as usize];
+        if self.ids.append(tail.iter().copied()).is_err() {
+            self.ids.extend(tail);
+        }
+        (self.waiting, self.settled) = (0, self.last);
+        // Measured now and then, guessed in between: measuring visits every container.
+        self.bytes += 3 * waiting;
+        if self.count / 1_024 > (self.count - waiting) / 1_024 {
             self.bytes = bitmap_bytes(&self.ids) as u32;
         }
     }
 
-    /// Gives back what arrays have doubled in vain. A copy has no empty room, and as an eighth must be empty before one is
-    /// made, all copies together are a few times the whole.
+    /// Gives back what arrays have doubled in vain, where numbers begin that they won't hold. A copy has no empty room,
+    /// and as an eighth must be empty before one is made, all copies together are a few times the whole.
     fn trim(&mut self) {
         let facts = self.ids.statistics();
         let (room, used) = (facts.n_bytes_array_containers / 4, u64::from(facts.n_values_array_containers));
         if room - used > room / EMPTY {
             self.ids = self.ids.clone();
+            self.bytes = bitmap_bytes(&self.ids) as u32;
         }
+    }
+
+    fn to_bitmap(&self) -> RoaringBitmap {
+        let mut ids = self.ids.clone();
+        ids.extend(self.tail());
+        ids
+    }
+
+    fn intersect(&self, series: &mut RoaringBitmap) {
+        let waiting: RoaringBitmap = self.tail().iter().filter(|id| series.contains(**id)).collect();
+        *series &= &self.ids;
+        *series |= waiting;
+    }
+
+    fn len_without(&self, hidden: &RoaringBitmap) -> u64 {
+        let waiting = self.tail().iter().filter(|id| !hidden.contains(**id));
+        self.ids.difference_len(hidden) + waiting.count() as u64
     }
 }
 
@@ -215,7 +274,10 @@ impl Ids {
     /// Removes the series in `gone`; returns what is left when that is one or none.
     pub fn remove(&mut self, gone: &RoaringBitmap) -> Option<Option<u32>> {
         let mut ids = match self {
-            Self::Bitmap(bitmap) => std::mem::take(&mut bitmap.ids),
+            Self::Bitmap(bitmap) => {
+                bitmap.settle();
+                std::mem::take(&mut bitmap.ids)
+            }
             _ => self.to_bitmap(),
         };
         ids -= gone;
@@ -243,7 +305,7 @@ impl Ids {
             _ if hidden.is_empty() => self.len(),
             Self::Short(short) => short.ids().iter().filter(|id| !hidden.contains(**id)).count() as u64,
             Self::Packed(packed) => packed.iter().filter(|id| !hidden.contains(*id)).count() as u64,
-            Self::Bitmap(bitmap) => bitmap.ids.difference_len(hidden),
+            Self::Bitmap(bitmap) => bitmap.len_without(hidden),
         }
     }
 
@@ -253,14 +315,14 @@ impl Ids {
         match self {
             Self::Short(short) => short.ids().iter().collect(),
             Self::Packed(packed) => packed.iter().collect(),
-            Self::Bitmap(bitmap) => bitmap.ids.clone(),
+            Self::Bitmap(bitmap) => bitmap.to_bitmap(),
         }
     }
 
     /// Removes from `series` all that are not among these.
     pub fn intersect(&self, series: &mut RoaringBitmap) {
         match self {
-            Self::Bitmap(bitmap) => *series &= &bitmap.ids,
+            Self::Bitmap(bitmap) => bitmap.intersect(series),
             _ => *series &= self.to_bitmap(),
         }
     }
@@ -271,7 +333,7 @@ impl Ids {
         match self {
             Self::Short(_) => 0,
             Self::Packed(packed) => packed.steps.capacity() + 8,
-            Self::Bitmap(bitmap) => bitmap.bytes as usize,
+            Self::Bitmap(bitmap) => bitmap.bytes as usize + size_of::<Bitmap>(),
         }
     }
 }
