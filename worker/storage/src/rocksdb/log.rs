@@ -437,10 +437,12 @@ mod tests {
         assert_eq!((log.last_commit(), recovery.torn_tail), (50, None));
         write(&mut log, 51..=60, 1000);
         log.close().unwrap();
+        drop(log);
         let (mut log, found, _) = open(directory.path(), 20);
         assert_eq!(found, bodies(21..=60, 1000));
         write(&mut log, 61..=61, 0);
         log.close().unwrap();
+        drop(log);
         assert_eq!(open(directory.path(), 60).1, bodies(61..=61, 0));
     }
 
@@ -489,6 +491,7 @@ mod tests {
         let active = fs::read(&log.active.path).unwrap();
         let end = usize::try_from(log.active.position).unwrap().next_multiple_of(4096);
         assert!(active[end..].iter().any(|byte| *byte != 0), "old records stand behind the new ones");
+        drop(log);
         let (_, found, recovery) = open(directory.path(), 60);
         assert_eq!((found, recovery.torn_tail), (bodies(61..=77, 700), None));
     }
@@ -670,6 +673,7 @@ mod tests {
         assert_eq!((found, log.last_commit()), (bodies(1..=2, 100), 2));
         assert_eq!(recovery.torn_tail.unwrap().commit, 3);
         write(&mut log, 3..=3, 100);
+        drop(log);
         assert_eq!(open(directory.path(), 0).1, bodies(1..=3, 100));
     }
 
@@ -734,7 +738,9 @@ mod tests {
         assert_eq!(log.last_commit(), 2);
         log.active.file = own;
         write(&mut log, 3..=3, 100);
-        assert_eq!(open(directory.path(), 0).1, bodies(1..=3, 100));
+        drop(log);
+        let (mut log, found, _) = open(directory.path(), 0);
+        assert_eq!(found, bodies(1..=3, 100));
         log.active.file = full_disk(false);
         assert_eq!(log.append(4, b"four").unwrap_err().kind, ErrorKind::Internal);
         assert_eq!(log.append(4, b"four").unwrap_err().kind, ErrorKind::Internal);
