@@ -1,5 +1,6 @@
 //! What handlers share, and every layer that a request passes.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use axum::Router;
@@ -37,9 +38,21 @@ const DECODED: u64 = 4;
 /// What all that are decoded at once may take: a quarter of the worker's memory.
 const DECODERS_SHARE: u64 = 4;
 
-/// What handlers share.
+/// What handlers share. A request makes dozens of clones on its way through the layers, so that one is a single reference.
 #[derive(Debug, Clone)]
-pub struct AppState {
+pub struct AppState(Arc<Shared>);
+
+impl Deref for AppState {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+/// What an [`AppState`] refers to.
+#[derive(Debug)]
+pub struct Shared {
     /// The checked configuration.
     pub config: Arc<WorkerConfig>,
     /// What tells the time: read once a request.
@@ -73,7 +86,7 @@ impl AppState {
         let bodies = body_budget(&config);
         let room = (config.query_limits.max_concurrent, config.query_limits.heavy_samples);
         let gate = Gate::new(room, bodies.clone(), Arc::clone(&lifecycle), Arc::clone(&metrics));
-        Self {
+        Self(Arc::new(Shared {
             gate: Arc::new(gate),
             decoders: Arc::new(Semaphore::new(decoders(&config))),
             limits: Arc::new(Limits::new(&config, Arc::clone(&metrics))),
@@ -85,7 +98,7 @@ impl AppState {
             config: Arc::new(config),
             clock,
             metrics,
-        }
+        }))
     }
 
     /// The store.

@@ -269,12 +269,30 @@ pub struct Buffers {
 /// # Errors
 /// `Corrupt` for bytes that no encoder wrote.
 pub fn decode_values(bytes: &[u8], out: &mut [f64], buffers: &mut Buffers) -> Result<()> {
+    let all = out.len();
+    decode_first_values(bytes, all, out, buffers)
+}
+
+/// The same where only the first `wanted` are looked at: of the others nothing is said.
+///
+/// # Errors
+/// `Corrupt` for bytes that no encoder wrote.
+pub fn decode_first_values(
+    bytes: &[u8],
+    wanted: usize,
+    out: &mut [f64],
+    buffers: &mut Buffers,
+) -> Result<()> {
     let mut bytes = Bytes(bytes);
     if out.is_empty() {
         return Ok(());
     }
+    let wanted = wanted.min(out.len());
     match Codec::of(bytes.byte()?)? {
         Codec::Runs => decode_runs(&mut bytes, out, buffers),
+        // The slow ones, and those that can end early.
+        Codec::DecimalPco => decode_pco_integers(&mut bytes, &mut out[..wanted], buffers),
+        Codec::Pco => decode_pco(bytes.0, &mut out[..wanted]),
         codec => decode_plain(codec, &mut bytes, out, buffers),
     }
 }

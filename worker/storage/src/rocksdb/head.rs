@@ -2,6 +2,7 @@
 
 mod block;
 
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use parking_lot::RwLock;
@@ -91,9 +92,20 @@ impl Head {
 
     /// Appends the samples of series `id` to `times` and `values`, ascending, without duplicates.
     pub fn read(&self, id: u32, times: &mut Vec<i64>, values: &mut Vec<f64>) {
+        self.read_within(id, &(i64::MIN..=i64::MAX), times, values);
+    }
+
+    /// The same of those whose times are in `range`.
+    pub fn read_within(
+        &self,
+        id: u32,
+        range: &RangeInclusive<i64>,
+        times: &mut Vec<i64>,
+        values: &mut Vec<f64>,
+    ) {
         let blocks = self.shards[id as usize % SHARDS].read();
         if let Some(block) = blocks.get(id as usize / SHARDS) {
-            block.decode_into(times, values);
+            block.decode_within(range, times, values);
         }
     }
 

@@ -32,7 +32,7 @@ use crate::model::{
 };
 use crate::store::{QueryContext, Result};
 
-use super::scan::{Detail, SeriesScan};
+use super::scan::{Detail, Indifference, SeriesScan};
 use super::summary::HOUR;
 
 pub use catalog::{Catalog, Grouping, Selected};
@@ -68,6 +68,7 @@ pub fn aggregate(
         carried: None,
         windows: Windows::new(query.range, query.interval),
         detail: detail_of_aggregate(query),
+        indifferent: indifference_of_aggregate(query),
         having: query.having,
         limit: query.limit,
     };
@@ -121,6 +122,7 @@ pub fn rate(
         carried,
         windows,
         detail: hours_if_whole(Some(query.interval)),
+        indifferent: Indifference::NONE,
         having: query.having,
         limit: query.limit,
     };
@@ -156,6 +158,17 @@ fn detail_of_aggregate(query: &AggregateQuery) -> Detail {
         _ => true,
     };
     if inside_hours { hours_if_whole(query.interval) } else { Detail::Samples }
+}
+
+/// Which values an aggregate needn't know: of a maximum that must be above a bound those below it, of a minimum those above,
+/// since neither a row that is admitted nor one that isn't changes with them.
+fn indifference_of_aggregate(query: &AggregateQuery) -> Indifference {
+    let outside = Indifference::outside(&query.having);
+    match query.aggregation {
+        Aggregation::Max => Indifference { at_least: f64::INFINITY, ..outside },
+        Aggregation::Min => Indifference { at_most: f64::NEG_INFINITY, ..outside },
+        _ => Indifference::NONE,
+    }
 }
 
 /// Hour summaries may answer where every UTC hour lies in one window.

@@ -1,6 +1,6 @@
 //! The boundary between how samples are kept and what queries make of them.
 
-use crate::model::TimeRange;
+use crate::model::{Having, TimeRange};
 use crate::store::{QueryContext, Result};
 
 use super::summary::HourSummary;
@@ -30,6 +30,55 @@ pub enum Detail {
     Samples,
 }
 
+/// Values of which it makes no difference how small or how great they are: one may be given as any other on its side.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Indifference {
+    /// Those that are at most this.
+    pub at_most: f64,
+    /// Those that are at least this.
+    pub at_least: f64,
+}
+
+impl Indifference {
+    /// To no value.
+    pub const NONE: Self = Self { at_most: f64::NEG_INFINITY, at_least: f64::INFINITY };
+
+    /// To values that `having` doesn't admit.
+    #[must_use]
+    pub fn outside(having: &Having) -> Self {
+        let bound = |bound: Option<f64>, none: f64| bound.unwrap_or(none);
+        let (gt, gte) = (having.gt, having.gte.map(f64::next_down));
+        let (lt, lte) = (having.lt, having.lte.map(f64::next_up));
+        Self {
+            at_most: bound(gt, f64::NEG_INFINITY).max(bound(gte, f64::NEG_INFINITY)),
+            at_least: bound(lt, f64::INFINITY).min(bound(lte, f64::INFINITY)),
+        }
+    }
+
+    /// To what either is.
+    #[must_use]
+    pub fn or(&self, other: Self) -> Self {
+        let (at_most, at_least) = (self.at_most.max(other.at_most), self.at_least.min(other.at_least));
+        Self { at_most, at_least }
+    }
+
+    /// Whether there is a value to which it is.
+    #[must_use]
+    pub fn is_any(&self) -> bool {
+        *self != Self::NONE
+    }
+
+    /// A value that may stand for all of a stretch's, of which these are the least and the greatest.
+    #[must_use]
+    pub fn one_for(&self, min: f64, max: f64) -> Option<f64> {
+        match (max <= self.at_most, min >= self.at_least) {
+            (true, _) => Some(max),
+            (_, true) => Some(min),
+            _ => None,
+        }
+    }
+}
+
 /// What a scan reads.
 #[derive(Debug, Clone, Copy)]
 pub struct ScanSpec {
@@ -39,6 +88,8 @@ pub struct ScanSpec {
     pub range: TimeRange,
     /// How much.
     pub detail: Detail,
+    /// Which values needn't be as they are, where samples are given.
+    pub indifferent: Indifference,
 }
 
 /// What a scan would cost.
@@ -72,4 +123,31 @@ pub trait SeriesScan: Sync {
 
     /// What [`SeriesScan::scan`] would cost.
     fn estimate(&self, spec: &ScanSpec, ids: &[u32]) -> ScanEstimate;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stretch_without_an_admitted_value_is_stood_for_by_one_that_is_not_admitted() {
+        let mut random = fastrand::Rng::with_seed(4);
+        let mut bound = |numbers: [f64; 3]| numbers.get(random.usize(..4)).copied();
+        for _ in 0..2_000 {
+            let having = Having {
+                gt: bound([-1.0, 0.0, 2.0]),
+                gte: bound([-1.0, 0.5, f64::MAX]),
+                lt: bound([1.0, 2.0, 3.0]),
+                lte: bound([0.0, 2.5, f64::MIN]),
+            };
+            let indifferent = Indifference::outside(&having);
+            for (min, max) in [(-2.0, -1.0), (0.0, 0.0), (0.0, 0.5), (-1.0, 3.0), (2.0, 2.5), (3.0, 4.0)] {
+                let stand_in = indifferent.one_for(min, max);
+                assert!(stand_in.is_none_or(|value| !having.admits(value)), "{having:?} {min} {max}");
+                let below = having.gt.is_some_and(|gt| max <= gt) || having.gte.is_some_and(|gte| max < gte);
+                let above = having.lt.is_some_and(|lt| min >= lt) || having.lte.is_some_and(|lte| min > lte);
+                assert_eq!(stand_in.is_some(), below || above, "{having:?} {min} {max}");
+            }
+        }
+    }
 }

@@ -71,6 +71,15 @@ fn every_shape_and_length_comes_back_bit_by_bit() {
                 decode_values(&bytes, &mut back, &mut buffers).unwrap();
                 let same = back.iter().zip(&values).all(|(back, value)| back.to_bits() == value.to_bits());
                 assert!(same, "{name} {count} {effort:?}");
+                for wanted in [0, 1, count / 2, count - 1] {
+                    back.fill(f64::NAN);
+                    decode_first_values(&bytes, wanted, &mut back, &mut buffers).unwrap();
+                    let mut pairs = back.iter().zip(&values).take(wanted);
+                    assert!(
+                        pairs.all(|(back, value)| back.to_bits() == value.to_bits()),
+                        "{name} {wanted} of {count}"
+                    );
+                }
                 assert!(bytes.len() <= 8 * count + 1 + 8, "{name} {count} {}", bytes.len());
             }
         }

@@ -7,6 +7,8 @@
 //! 9–14 that many bytes less 8 of the zigzag delta of `value × 10^scale`. A header of 0x0F is followed
 //! by a new scale and no sample.
 
+use std::ops::RangeInclusive;
+
 /// Largest power of ten by which values are tried as integers.
 const MAX_SCALE: u8 = 6;
 const POWERS: [f64; MAX_SCALE as usize + 1] = [1.0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6];
@@ -84,10 +86,18 @@ impl OpenBlock {
 
     /// Appends every sample to `times` and `values`, ascending and without duplicates.
     pub fn decode_into(&self, times: &mut Vec<i64>, values: &mut Vec<f64>) {
-        let Some(late) = &self.late else { return self.decode_stream(times, values) };
+        self.decode_within(&(i64::MIN..=i64::MAX), times, values);
+    }
+
+    /// The same of those whose times are in `range`.
+    pub fn decode_within(&self, range: &RangeInclusive<i64>, times: &mut Vec<i64>, values: &mut Vec<f64>) {
+        if self.count == 0 || self.last_time < *range.start() {
+            return;
+        }
+        let Some(late) = &self.late else { return self.decode_stream(range, times, values) };
         let (mut own_times, mut own_values) = (Vec::new(), Vec::new());
-        self.decode_stream(&mut own_times, &mut own_values);
-        let mut late = late.0.clone();
+        self.decode_stream(range, &mut own_times, &mut own_values);
+        let mut late: Vec<_> = late.0.iter().filter(|(time, _)| range.contains(time)).copied().collect();
         late.sort_by_key(|(time, _)| *time);
         let mut next = 0;
         for at in 0..late.len() {
@@ -201,8 +211,13 @@ impl OpenBlock {
         best
     }
 
-    fn decode_stream(&self, times: &mut Vec<i64>, values: &mut Vec<f64>) {
-        if self.count == 0 {
+    /// Appends those that arrived in order and are in `range`: up to its end, unless that is the last one.
+    fn decode_stream(&self, range: &RangeInclusive<i64>, times: &mut Vec<i64>, values: &mut Vec<f64>) {
+        if self.count > 1 && self.last_time - self.last_delta < *range.start() {
+            if range.contains(&self.last_time) {
+                times.push(self.last_time);
+                values.push(self.last_value);
+            }
             return;
         }
         times.reserve(self.count as usize);
@@ -214,16 +229,19 @@ impl OpenBlock {
         // `value` as an integer at `scale`, while that is known: a run of decimals is then a run of
         // integer additions, and no division waits for another.
         let mut integer = None;
-        times.push(time);
-        values.push(value);
-        while reader.at < self.bytes.len() {
-            let header = self.bytes[reader.at];
-            reader.at += 1;
-            if header == SCALE_CHANGE {
-                scale = self.bytes[reader.at];
-                reader.at += 1;
-                integer = None;
-                continue;
+        while time <= *range.end() {
+            if time >= *range.start() {
+                times.push(time);
+                values.push(value);
+            }
+            let mut header = SCALE_CHANGE;
+            while header == SCALE_CHANGE {
+                let Some(next) = self.bytes.get(reader.at) else { return };
+                (header, reader.at) = (*next, reader.at + 1);
+                if header == SCALE_CHANGE {
+                    (scale, integer) = (self.bytes[reader.at], None);
+                    reader.at += 1;
+                }
             }
             delta += unzigzag(reader.take(usize::from(header >> 4)));
             time += delta;
@@ -238,8 +256,6 @@ impl OpenBlock {
                 value = f64::from_bits(value.to_bits() ^ difference);
                 integer = None;
             }
-            times.push(time);
-            values.push(value);
         }
     }
 }
@@ -304,8 +320,12 @@ mod tests {
     use super::*;
 
     fn decoded(block: &OpenBlock) -> Vec<(i64, u64)> {
+        decoded_within(block, &(i64::MIN..=i64::MAX))
+    }
+
+    fn decoded_within(block: &OpenBlock, range: &RangeInclusive<i64>) -> Vec<(i64, u64)> {
         let (mut times, mut values) = (Vec::new(), Vec::new());
-        block.decode_into(&mut times, &mut values);
+        block.decode_within(range, &mut times, &mut values);
         times.into_iter().zip(values.into_iter().map(f64::to_bits)).collect()
     }
 
@@ -343,6 +363,29 @@ mod tests {
             block.delete_before(before);
             let kept: Vec<(i64, u64)> = model.split_off(&before).into_iter().collect();
             assert_eq!(decoded(&block), kept, "seed {seed} after the delete");
+        }
+    }
+
+    #[test]
+    fn any_part_of_it_is_what_lies_there_of_the_whole() {
+        for seed in 0..200 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let mut block = OpenBlock::default();
+            let late = random.u32(0..3) * 4;
+            let (mut time, mut last) = (0, 0.0);
+            for _ in 0..random.usize(1..40) {
+                time += random.i64(1..5);
+                last = value(&mut random, seed as u32 % 6, last);
+                block.push(if random.u32(0..20) < late { random.i64(0..=time) } else { time }, last);
+            }
+            let whole = decoded(&block);
+            for start in -1..=time + 1 {
+                for end in start..=time + 1 {
+                    let part = whole.iter().filter(|(time, _)| (start..=end).contains(time)).copied();
+                    let found = decoded_within(&block, &(start..=end));
+                    assert_eq!(found, part.collect::<Vec<_>>(), "seed {seed}, {start} to {end}");
+                }
+            }
         }
     }
 

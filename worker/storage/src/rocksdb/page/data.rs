@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::rocksdb::codec::{
-    Buffers, Bytes, Effort, Encoder, decode_integers, decode_times, decode_values, put_varint,
+    Buffers, Bytes, Effort, Encoder, decode_first_values, decode_integers, decode_times, put_varint,
 };
 use crate::store::{Result, StoreError};
 
@@ -150,6 +150,15 @@ pub struct Scratch {
     values: Vec<f64>,
 }
 
+impl Scratch {
+    /// So many samples of one value.
+    pub fn repeated(&mut self, value: f64, count: usize) -> &[f64] {
+        self.values.clear();
+        self.values.resize(count, value);
+        &self.values
+    }
+}
+
 /// The directory of a page's data, read once; every call must be given the same data again.
 #[derive(Debug, Default)]
 pub struct PageIndex {
@@ -274,7 +283,23 @@ impl PageIndex {
         block: usize,
         scratch: &'a mut Scratch,
     ) -> Result<(&'a [i64], &'a [f64])> {
-        let Block { column: number, offset, length } = self.blocks[block];
+        self.decode_times(data, block, scratch)?;
+        let values = self.values(data, block, self.times.len(), scratch)?;
+        Ok((&self.times, values))
+    }
+
+    /// The times that were decoded last, strictly ascending.
+    #[must_use]
+    pub fn times(&self) -> &[i64] {
+        &self.times
+    }
+
+    /// Decodes the times of a block.
+    ///
+    /// # Errors
+    /// `Corrupt` when its time column fails its checksum, or can't be decoded.
+    pub fn decode_times(&mut self, data: &[u8], block: usize, scratch: &mut Scratch) -> Result<()> {
+        let number = self.blocks[block].column;
         let column = self.columns[number as usize];
         if self.decoded != Some(number) {
             self.decoded = None;
@@ -286,9 +311,25 @@ impl PageIndex {
             }
             self.decoded = Some(number);
         }
-        scratch.values.resize(column.count, 0.0);
-        decode_values(opened(data, offset, length)?, &mut scratch.values, &mut scratch.buffers)?;
-        Ok((&self.times, &scratch.values))
+        Ok(())
+    }
+
+    /// The values of a block's first `wanted` samples.
+    ///
+    /// # Errors
+    /// `Corrupt` when the block fails its checksum, or can't be decoded.
+    pub fn values<'a>(
+        &self,
+        data: &[u8],
+        block: usize,
+        wanted: usize,
+        scratch: &'a mut Scratch,
+    ) -> Result<&'a [f64]> {
+        let Block { column, offset, length } = self.blocks[block];
+        let (count, Scratch { buffers, values }) = (self.columns[column as usize].count, scratch);
+        values.resize(count, 0.0);
+        decode_first_values(opened(data, offset, length)?, wanted, values, buffers)?;
+        values.get(..wanted).ok_or_else(|| StoreError::internal("more values than a block has"))
     }
 }
 

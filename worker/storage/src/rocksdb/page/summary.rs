@@ -360,6 +360,25 @@ impl PageSummary {
         Ok(self.columns[FIRST][self.first_row[position] as usize + nth])
     }
 
+    /// The value of the last sample in the `nth` of the hours of the series at `position`.
+    ///
+    /// # Errors
+    /// `Corrupt` when a column can't be decoded.
+    pub fn last_value(&mut self, position: usize, nth: usize) -> Result<f64> {
+        self.decode(LAST + 1)?;
+        Ok(self.columns[LAST][self.first_row[position] as usize + nth])
+    }
+
+    /// The least and the greatest value in the `nth` of the hours of the series at `position`.
+    ///
+    /// # Errors
+    /// `Corrupt` when a column can't be decoded.
+    pub fn extremes(&mut self, position: usize, nth: usize) -> Result<(f64, f64)> {
+        self.decode(MAX + 1)?;
+        let row = self.first_row[position] as usize + nth;
+        Ok((self.columns[MIN][row], self.columns[MAX][row]))
+    }
+
     /// What the series at `position` did in the `nth` of its hours.
     ///
     /// # Errors

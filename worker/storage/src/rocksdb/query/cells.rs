@@ -77,6 +77,12 @@ impl<C: Cell> Cells<C> {
         self.last
     }
 
+    /// Cells that are not empty, where there are exactly `count`.
+    pub fn if_exactly(&self, count: u64) -> Option<impl Iterator<Item = &C>> {
+        let cells = self.cells.iter().filter(|cell| !cell.is_empty());
+        (self.occupied as u64 == count).then_some(cells)
+    }
+
     /// Bytes held.
     #[must_use]
     pub fn bytes(&self) -> usize {

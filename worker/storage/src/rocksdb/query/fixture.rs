@@ -141,7 +141,12 @@ impl Plain {
         }
         let piece = if spec.detail == Detail::Existence { times.len() } else { id as usize % 7 + 2 };
         for (times, values) in times.chunks(piece).zip(values.chunks(piece)) {
-            visit(Piece::Samples { times, values })?;
+            let min = values.iter().copied().fold(f64::INFINITY, f64::min);
+            let max = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            match spec.indifferent.one_for(min, max) {
+                Some(value) => visit(Piece::Samples { times, values: &vec![value; times.len()] })?,
+                None => visit(Piece::Samples { times, values })?,
+            }
         }
         Ok(())
     }

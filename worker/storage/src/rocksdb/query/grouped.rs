@@ -5,7 +5,7 @@ use std::ops::Range;
 use parking_lot::Mutex;
 
 use crate::model::{Answer, DimensionKey, GroupKey, Having, QueryStats, Selector, TimeRange};
-use crate::rocksdb::scan::{Detail, Piece, ScanSpec, SeriesScan};
+use crate::rocksdb::scan::{Detail, Indifference, Piece, ScanSpec, SeriesScan};
 use crate::store::{QueryContext, Result, StoreError};
 
 use super::catalog::{Catalog, Grouping, Selected};
@@ -48,6 +48,8 @@ pub struct Question<'a> {
     pub windows: Windows,
     /// How much of each sample is needed.
     pub detail: Detail,
+    /// Which values make no difference to the rows.
+    pub indifferent: Indifference,
     /// What a row's number must be.
     pub having: Having,
     /// Most rows.
@@ -89,6 +91,7 @@ impl<S: SeriesScan> Source<'_, S> {
             grouping: &grouping,
             memory: &memory,
             last: Mutex::new(None),
+            indifferent: Mutex::new(question.indifferent),
         };
         // 2. Samples into cells, and cells into rows, on the pool.
         self.threads.run(|| job.run())
@@ -105,7 +108,12 @@ struct Job<'a, S, M> {
     memory: &'a Memory<'a>,
     /// No wanted row lies behind this block; chunks that begin later look less closely.
     last: Mutex<Option<BlockKey>>,
+    /// Values that make no difference to the rows, beside what is known of them: chunks that begin later needn't decode those.
+    indifferent: Mutex<Indifference>,
 }
+
+/// Windows of which it is looked at after each chunk what would change them.
+const FEW_WINDOWS: u64 = 1_024;
 
 /// What some chunks came to.
 struct Part<'a, C> {
@@ -221,7 +229,7 @@ impl<S: SeriesScan, M: Measure> Job<'_, S, M> {
     }
 
     fn spec(&self, range: TimeRange, detail: Detail) -> ScanSpec {
-        ScanSpec { metric: self.selected.metric, range, detail }
+        ScanSpec { metric: self.selected.metric, range, detail, indifferent: *self.indifferent.lock() }
     }
 
     fn merge<'m>(
@@ -239,11 +247,20 @@ impl<S: SeriesScan, M: Measure> Job<'_, S, M> {
         Ok(left)
     }
 
-    /// Lets chunks that begin later know which rows nobody wants.
+    /// Lets chunks that begin later know which rows nobody wants, and which values change none.
     fn publish(&self, part: &Part<'_, M::Cell>) {
-        let Some(last) = part.cells.last() else { return };
-        let mut known = self.last.lock();
-        *known = Some(known.map_or(last, |known| known.min(last)));
+        if let Some(last) = part.cells.last() {
+            let mut known = self.last.lock();
+            *known = Some(known.map_or(last, |known| known.min(last)));
+        }
+        let windows = self.question.windows.count();
+        if self.grouping.groups == 1
+            && windows <= FEW_WINDOWS
+            && let Some(cells) = part.cells.if_exactly(windows)
+        {
+            let mut known = self.indifferent.lock();
+            *known = known.or(self.measure.indifferent(cells));
+        }
     }
 
     /// One more row than the limit, to know whether there is one; all where numbers are bounded, which are known last.

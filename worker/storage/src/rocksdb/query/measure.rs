@@ -1,5 +1,6 @@
 //! How samples and hour summaries become cells: counts, sums, means and extremes.
 
+use crate::rocksdb::scan::Indifference;
 use crate::rocksdb::summary::HourSummary;
 use crate::store::{QueryContext, Result};
 
@@ -46,6 +47,15 @@ pub trait Measure: Sync {
 
     /// Takes an hour that lies in one window; asked only where the query allows summaries.
     fn hour(&self, series: &mut Series<'_, Self::Cell>, hour: &HourSummary);
+
+    /// Which values change none of `cells`.
+    fn indifferent<'c>(&self, cells: impl Iterator<Item = &'c Self::Cell>) -> Indifference
+    where
+        Self::Cell: 'c,
+    {
+        drop(cells);
+        Indifference::NONE
+    }
 
     /// The number that a cell comes to.
     ///
@@ -164,6 +174,16 @@ impl<const LARGEST: bool> Measure for Extreme<LARGEST> {
     fn hour(&self, series: &mut Series<'_, Self::Cell>, hour: &HourSummary) {
         let Some(cell) = series.cell(series.windows.of(hour.hour)) else { return };
         cell.take(u64::from(hour.count), if LARGEST { hour.max } else { hour.min });
+    }
+
+    fn indifferent<'c>(&self, cells: impl Iterator<Item = &'c Self::Cell>) -> Indifference {
+        let values = cells.map(|cell| cell.value);
+        match LARGEST {
+            true => Indifference { at_most: values.fold(f64::INFINITY, f64::min), ..Indifference::NONE },
+            false => {
+                Indifference { at_least: values.fold(f64::NEG_INFINITY, f64::max), ..Indifference::NONE }
+            }
+        }
     }
 
     fn value(&self, cell: Self::Cell, _context: &QueryContext) -> Result<f64> {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use hashbrown::HashMap;
 
 use crate::model::{Answer, QueryStats, RangeQuery, RangeRow, TimeRange};
-use crate::rocksdb::scan::{Detail, Piece, ScanSpec, SeriesScan};
+use crate::rocksdb::scan::{Detail, Indifference, Piece, ScanSpec, SeriesScan};
 use crate::store::{QueryContext, Result, StoreError};
 
 use super::catalog::{Catalog, Selected};
@@ -200,7 +200,8 @@ impl<S: SeriesScan> Job<'_, S> {
     }
 
     fn spec(&self, range: TimeRange, detail: Detail) -> ScanSpec {
-        ScanSpec { metric: self.selected.metric, range, detail }
+        let indifferent = Indifference::outside(&self.query.having);
+        ScanSpec { metric: self.selected.metric, range, detail, indifferent }
     }
 
     /// One more row than the limit, to know whether there is one.
@@ -210,7 +211,8 @@ impl<S: SeriesScan> Job<'_, S> {
 
     fn described(&self, rows: &[Row]) -> Result<Vec<RangeRow>> {
         let _rows = self.memory.hold(rows.len() * ROW_BYTES)?;
-        let (mut places, mut series) = (HashMap::new(), Vec::new());
+        let most = rows.len().min(self.selected.ids.len());
+        let (mut places, mut series) = (HashMap::with_capacity(most), Vec::with_capacity(most));
         for row in rows {
             places.entry(row.series).or_insert_with(|| {
                 series.push(row.series);

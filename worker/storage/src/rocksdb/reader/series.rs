@@ -170,9 +170,14 @@ impl Assembler {
     fn read_heads(&mut self, id: u32, heads: &[(&Head, i64)]) {
         self.heads.clear();
         for (head, from) in heads {
+            let range = *from..=self.shown.end() - 1;
+            if self.heads.times.is_empty() {
+                head.read_within(id, &range, &mut self.heads.times, &mut self.heads.values);
+                continue;
+            }
             self.newer.clear();
-            head.read(id, &mut self.newer.times, &mut self.newer.values);
-            self.heads.merge(self.newer.slice().within(*from, self.shown.end()));
+            head.read_within(id, &range, &mut self.newer.times, &mut self.newer.values);
+            self.heads.merge(self.newer.slice());
         }
     }
 

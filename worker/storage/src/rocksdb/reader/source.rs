@@ -4,7 +4,7 @@ use ::rocksdb::DBPinnableSlice;
 
 use crate::rocksdb::layer::LayerRecord;
 use crate::rocksdb::page::{PageIndex, PageSummary, Scratch, Span, in_page};
-use crate::rocksdb::scan::{Detail, ScanSpec};
+use crate::rocksdb::scan::{Detail, Indifference, ScanSpec};
 use crate::rocksdb::summary::HourSummary;
 use crate::rocksdb::tables::{PageKey, Tables, Tier};
 use crate::store::{Result, StoreError};
@@ -24,14 +24,18 @@ pub(super) struct Source<'a> {
     /// Data of the page that is being read, once it was needed.
     data: Option<DBPinnableSlice<'a>>,
     index: PageIndex,
+    indifferent: Indifference,
 }
+
+/// In a range no longer than this (ms) most series have a single sample.
+const MOMENT: i64 = 60_000;
 
 /// Takes samples: equally long slices, in the order of time.
 type VisitSamples<'a> = dyn FnMut(&[i64], &[f64]) -> Result<()> + 'a;
 
 struct Listed {
     key: PageKey,
-    /// Absent when a scan wants samples only.
+    /// Absent when a scan wants samples that it can't tell.
     summary: Option<PageSummary>,
 }
 
@@ -45,16 +49,18 @@ impl<'a> Source<'a> {
         ids: &[u32],
     ) -> Result<Self> {
         let mut pages = Vec::new();
+        let summaries_may_do = spec.indifferent.is_any() || spec.range.millis() <= MOMENT;
         tables.summaries((layer.day, layer.id, spec.metric), ids, tier, &mut |key, bytes| {
             let summary = match spec.detail {
-                Detail::Samples => None,
+                Detail::Samples if !summaries_may_do => None,
                 _ => Some(PageSummary::read(bytes).map_err(|error| in_page(&key, error))?),
             };
             pages.push(Listed { key, summary });
             Ok(())
         })?;
         let index = PageIndex::default();
-        Ok(Self { tables, tier, day: layer.day, from, pages, page: 0, position: 0, data: None, index })
+        let (day, indifferent) = (layer.day, spec.indifferent);
+        Ok(Self { tables, tier, day, from, pages, page: 0, position: 0, data: None, index, indifferent })
     }
 
     /// Whether it has none of the wanted series.
@@ -127,20 +133,32 @@ impl<'a> Source<'a> {
         visit: &mut VisitSamples<'_>,
     ) -> Result<()> {
         self.load(scratch)?;
-        let (start, key) = (start.max(self.from), self.pages[self.page].key);
+        let start = start.max(self.from);
+        let Listed { key, summary } = &mut self.pages[self.page];
+        let failed = |error| in_page(key, error);
         let Some(data) = &self.data else { return Ok(()) };
         for block in self.index.blocks(self.position) {
             let (first, last) = self.index.span(block);
             if last < start || end <= first {
                 continue;
             }
-            let decoded = self.index.decode(data, block, scratch);
-            let (times, values) = decoded.map_err(|error| in_page(&key, error))?;
+            self.index.decode_times(data, block, scratch).map_err(failed)?;
+            let times = self.index.times();
             let from = if first >= start { 0 } else { times.partition_point(|time| *time < start) };
             let to = if last < end { times.len() } else { times.partition_point(|time| *time < end) };
-            if from < to {
-                visit(&times[from..to], &values[from..to])?;
+            if from >= to {
+                continue;
             }
+            let told = match summary {
+                Some(summary) => told(summary, self.position, &times[from..to], self.indifferent),
+                None => Ok(None),
+            };
+            if let Some(value) = told.map_err(failed)? {
+                visit(&times[from..to], scratch.repeated(value, to - from))?;
+                continue;
+            }
+            let values = self.index.values(data, block, to, scratch).map_err(failed)?;
+            visit(&times[from..to], &values[from..to])?;
         }
         Ok(())
     }
@@ -159,4 +177,34 @@ impl<'a> Source<'a> {
         self.data = Some(data);
         Ok(())
     }
+}
+
+/// The value of each of these samples of a series, where its page's summary tells it: of one that is an hour's first or last,
+/// or of some whose values make no difference.
+fn told(
+    summary: &mut PageSummary,
+    position: usize,
+    times: &[i64],
+    indifferent: Indifference,
+) -> Result<Option<f64>> {
+    let (Some(first), Some(last)) = (times.first(), times.last()) else { return Ok(None) };
+    let spans = summary.spans(position);
+    let nth = spans.partition_point(|span| span.last_time < *first);
+    let hours = nth..nth + spans[nth..].partition_point(|span| span.first_time <= *last);
+    if let (Some(span), [time]) = (spans.get(nth), times) {
+        match (span.first_time == *time, span.last_time == *time) {
+            (true, _) => return summary.first_value(position, nth).map(Some),
+            (_, true) => return summary.last_value(position, nth).map(Some),
+            _ => {}
+        }
+    }
+    if !indifferent.is_any() || hours.is_empty() {
+        return Ok(None);
+    }
+    let (mut min, mut max) = (f64::INFINITY, f64::NEG_INFINITY);
+    for nth in hours {
+        let of_hour = summary.extremes(position, nth)?;
+        (min, max) = (min.min(of_hour.0), max.max(of_hour.1));
+    }
+    Ok(indifferent.one_for(min, max))
 }

@@ -6,6 +6,7 @@ use crate::rocksdb::codec::Effort;
 use crate::rocksdb::layer::{CutOffs, DAY, Frozen, LayerBuilder, LayerRecord, day_start};
 use crate::rocksdb::merge::Cursor;
 use crate::rocksdb::record::Rows;
+use crate::rocksdb::scan::Indifference;
 use crate::rocksdb::summary::{HOUR, HourSummary};
 use crate::store::ErrorKind;
 
@@ -107,9 +108,12 @@ impl Store {
     }
 
     fn scan(&self, floor: i64, range: TimeRange, detail: Detail, ids: &[u32]) -> Vec<(u32, Vec<Given>)> {
+        self.scan_by(floor, ScanSpec { metric: METRIC, range, detail, indifferent: Indifference::NONE }, ids)
+    }
+
+    fn scan_by(&self, floor: i64, spec: ScanSpec, ids: &[u32]) -> Vec<(u32, Vec<Given>)> {
         let reader = Reader::new(&self.tables, Arc::new(self.view.clone()), floor);
         let mut given: Vec<(u32, Vec<Given>)> = Vec::new();
-        let spec = ScanSpec { metric: METRIC, range, detail };
         let context = QueryContext::with_timeout(std::time::Duration::from_secs(60));
         let visit = &mut |position: usize, piece: Piece<'_>| {
             if given.last().is_none_or(|(id, _)| *id != ids[position]) {
@@ -147,6 +151,8 @@ impl Store {
             .map(|(id, given)| (id, given.into_iter().flat_map(Given::samples).collect()))
             .collect();
         assert_eq!(samples, expected, "{what}: samples");
+        self.check_moments(floor, range, &expected, what);
+        self.check_indifference(floor, range, ids, &expected, what);
         let existing = self.scan(floor, range, Detail::Existence, ids);
         assert!(existing.iter().map(|(id, _)| id).eq(expected.iter().map(|(id, _)| id)), "{what}: existence");
         assert!(existing.iter().all(|(_, given)| given.len() == 1), "{what}: one piece each");
@@ -175,6 +181,60 @@ impl Store {
             assert!(rest.is_empty(), "{what}: not given: {rest:?}");
         }
         hours
+    }
+}
+
+impl Store {
+    /// Asks for single samples: the first, the last and one between of each series.
+    fn check_moments(&self, floor: i64, range: TimeRange, expected: &[(u32, Vec<(i64, f64)>)], what: &str) {
+        for (id, samples) in expected {
+            for at in [0, samples.len() / 2, samples.len() - 1] {
+                let sample = samples[at];
+                let after = samples.get(at + 1).map_or(range.end(), |(time, _)| *time);
+                let moment = TimeRange::new(sample.0, after.min(sample.0 + 1_000)).unwrap();
+                let given = self.scan(floor, moment, Detail::Samples, &[*id]).into_iter();
+                let found: Vec<_> =
+                    given.flat_map(|(_, given)| given.into_iter().flat_map(Given::samples)).collect();
+                assert_eq!(found, [sample], "{what}: series {id} at a moment");
+            }
+        }
+    }
+
+    /// Asks with bounds between the values: those within are as they are, the others on their side.
+    fn check_indifference(
+        &self,
+        floor: i64,
+        range: TimeRange,
+        ids: &[u32],
+        expected: &[(u32, Vec<(i64, f64)>)],
+        what: &str,
+    ) {
+        let mut values: Vec<f64> =
+            expected.iter().flat_map(|(_, samples)| samples).map(|(_, value)| *value).collect();
+        values.sort_unstable_by(f64::total_cmp);
+        let quantile = |of: usize| values.get(values.len() * of / 8).copied();
+        let (Some(at_most), Some(at_least)) = (quantile(5), quantile(7)) else { return };
+        for indifferent in [
+            Indifference { at_most, at_least: f64::INFINITY },
+            Indifference { at_most: f64::NEG_INFINITY, at_least: at_most },
+            Indifference { at_most, at_least },
+        ] {
+            let side = |value: f64| match (value <= indifferent.at_most, value >= indifferent.at_least) {
+                (true, _) => (f64::NEG_INFINITY, true),
+                (_, true) => (f64::INFINITY, true),
+                _ => (value, false),
+            };
+            let spec = ScanSpec { metric: METRIC, range, detail: Detail::Samples, indifferent };
+            let given = self.scan_by(floor, spec, ids);
+            assert_eq!(given.len(), expected.len(), "{what}: {indifferent:?}");
+            for ((id, given), (expected_id, expected)) in given.into_iter().zip(expected) {
+                assert_eq!(id, *expected_id, "{what}");
+                let found =
+                    given.into_iter().flat_map(Given::samples).map(|(time, value)| (time, side(value)));
+                let expected = expected.iter().map(|(time, value)| (*time, side(*value)));
+                assert!(found.eq(expected), "{what}: series {id}, {indifferent:?}");
+            }
+        }
     }
 }
 
@@ -322,7 +382,7 @@ fn a_scan_stops_when_its_context_says_so_and_counts_what_it_read() {
     store.seal(Effort::Seal);
     let reader = Reader::new(&store.tables, Arc::new(store.view.clone()), i64::MIN);
     let range = TimeRange::new(START, START + day_start(1)).unwrap();
-    let spec = ScanSpec { metric: METRIC, range, detail: Detail::Samples };
+    let spec = ScanSpec { metric: METRIC, range, detail: Detail::Samples, indifferent: Indifference::NONE };
     let ids: Vec<u32> = (0..20).collect();
     let mut context = QueryContext::with_timeout(std::time::Duration::from_secs(60));
     reader.scan(&spec, &ids, &context, &mut |_, _| Ok(())).unwrap();
@@ -356,7 +416,8 @@ fn a_scan_from_memory_alone_has_all_of_it_or_fails_and_says_that_it_missed() {
         let reader = Reader::new(&store.tables, Arc::new(store.view.clone()), i64::MIN);
         let reader = if in_memory { reader.in_memory(&missed) } else { reader };
         let context = QueryContext::with_timeout(std::time::Duration::from_secs(60));
-        let spec = ScanSpec { metric: METRIC, range, detail: Detail::Samples };
+        let spec =
+            ScanSpec { metric: METRIC, range, detail: Detail::Samples, indifferent: Indifference::NONE };
         let done = reader.scan(&spec, &ids, &context, &mut |_, _| Ok(())).is_ok();
         let scanned = context.scanned.load(std::sync::atomic::Ordering::Relaxed);
         (done, scanned, missed.load(std::sync::atomic::Ordering::Relaxed))
