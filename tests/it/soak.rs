@@ -7,14 +7,14 @@ use luminate_tests::soak::{self, Run};
 
 fn run(seconds: u64, forgetful: bool) -> Result<soak::Summary, String> {
     let time = Duration::from_secs(seconds);
-    soak::run(&Run { time, restart_every: time / 3, forgetful }, &mut |line| println!("{line}"))
+    soak::run(&Run { time, restart_every: time / 6, forgetful }, &mut |line| println!("{line}"))
 }
 
 #[test]
 fn what_was_acknowledged_is_there_after_a_while() {
     only_on!(RocksDb, "its restarts");
     let summary = run(6, false).unwrap();
-    assert!(summary.samples > 0 && summary.queries > 0 && summary.restarts > 0, "{summary}");
+    assert!(summary.samples > 0 && summary.queries > 0 && summary.restarts > 1, "{summary}");
 }
 
 #[test]

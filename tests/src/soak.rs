@@ -25,13 +25,16 @@ const MEASURED: Duration = Duration::from_secs(5);
 const LONG: Duration = Duration::from_secs(120);
 /// How much more the last third may have resident than the one before.
 const GROWTH: f64 = 1.1;
+/// The worker's `storage.rocksdb.memory`: so little that its caches are full long before the last third.
+const MEMORY: u64 = 256 << 20;
 
 /// What is to be done.
 #[derive(Debug, Clone, Copy)]
 pub struct Run {
     /// How long.
     pub time: Duration,
-    /// Time between restarts.
+    /// Time between restarts, of which there are some in the first third and one before the comparison: what leaks
+    /// needs time to show.
     pub restart_every: Duration,
     /// The control: an acknowledged batch that was never sent is put into the ledger.
     pub forgetful: bool,
@@ -48,19 +51,22 @@ pub struct Summary {
     pub queries: u64,
     /// Restarts.
     pub restarts: u64,
-    /// Resident bytes in the middle third and in the last, on average.
+    /// Resident bytes in the middle third and in the last, the median of each.
     pub resident: [u64; 2],
+    /// Most resident bytes.
+    pub most: u64,
 }
 
 impl fmt::Display for Summary {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { seconds, samples, queries, restarts, resident: [before, after] } = self;
+        let Self { seconds, samples, queries, restarts, resident: [before, after], most } = self;
         write!(
             formatter,
             "{seconds} s, {samples} samples written and found, {queries} queries, {restarts} restarts, no error; {} MiB \
-             resident, then {} MiB",
+             resident, then {} MiB, {} MiB at most",
             before >> 20,
-            after >> 20
+            after >> 20,
+            most >> 20
         )
     }
 }
@@ -78,6 +84,10 @@ impl Soak {
     /// The worker, which isn't restarted as long as somebody has it.
     fn worker(&self) -> RwLockReadGuard<'_, Worker> {
         self.worker.read().expect("nobody panics with the worker")
+    }
+
+    fn restart(&self) {
+        self.worker.write().expect("nobody panics with the worker").restart();
     }
 
     fn is_over(&self) -> bool {
@@ -111,10 +121,10 @@ fn value(number: u64, series: u32) -> u64 {
 /// Writes, asks and restarts for a while, then compares.
 ///
 /// # Errors
-/// A request that wasn't answered as it should, memory that grew, or samples that aren't there.
+/// A request that wasn't answered as it should, memory that grew or is more than it may be, or samples that aren't there.
 pub fn run(run: &Run, tell: &mut dyn FnMut(String)) -> Result<Summary, String> {
     let worker = Setup::rocksdb()
-        .with("storage.rocksdb.memory", "512 MiB")
+        .with("storage.rocksdb.memory", format!("{} MiB", MEMORY >> 20))
         .with("storage.rocksdb.log_cap", "64 MiB")
         .with("storage.rocksdb.seal_window", "30s")
         .start();
@@ -152,6 +162,8 @@ pub fn run(run: &Run, tell: &mut dyn FnMut(String)) -> Result<Summary, String> {
     }
     summary.samples = soak.samples.load(Ordering::Relaxed);
     summary.queries = soak.queries.load(Ordering::Relaxed);
+    soak.restart();
+    summary.restarts += 1;
     let forgotten = u64::from(run.forgetful);
     for (writer, batches) in (0..).zip(written) {
         compare(&soak.worker().client(), writer, batches + forgotten)?;
@@ -159,6 +171,9 @@ pub fn run(run: &Run, tell: &mut dyn FnMut(String)) -> Result<Summary, String> {
     let [before, after] = summary.resident;
     if run.time >= LONG && after as f64 > before as f64 * GROWTH {
         return Err(format!("memory grew from {} to {} MiB", before >> 20, after >> 20));
+    }
+    if summary.most > MEMORY / 4 * 5 {
+        return Err(format!("{} MiB were resident, of {} MiB", summary.most >> 20, MEMORY >> 20));
     }
     Ok(summary)
 }
@@ -220,7 +235,7 @@ fn read(soak: &Soak, reader: u32) {
             }
             _ => {
                 json!({"queryType": "aggregate", "metricName": metric, "aggregation": "avg", "groupBy": ["id"],
-                "timeRange": {"relative": "1h"}})
+                "timeRange": {"relative": "5m"}})
             }
         };
         let answer = soak.worker().client().query(&question);
@@ -232,7 +247,7 @@ fn read(soak: &Soak, reader: u32) {
     }
 }
 
-/// Restarts the worker now and then, and looks at its memory each second.
+/// Restarts the worker now and then in the first third, and looks at its memory each second.
 fn watch(soak: &Soak, run: &Run, tell: &mut dyn FnMut(String)) -> Summary {
     let (started, mut restarted, mut told) = (Instant::now(), Instant::now(), Instant::now());
     let mut summary = Summary::default();
@@ -240,8 +255,8 @@ fn watch(soak: &Soak, run: &Run, tell: &mut dyn FnMut(String)) -> Summary {
     while started.elapsed() < run.time && !soak.is_over() {
         thread::sleep(Duration::from_secs(1));
         resident.push(soak.worker().rss());
-        if restarted.elapsed() >= run.restart_every {
-            soak.worker.write().expect("nobody panics with the worker").restart();
+        if restarted.elapsed() >= run.restart_every && started.elapsed() <= run.time / 3 {
+            soak.restart();
             restarted = Instant::now();
             summary.restarts += 1;
         }
@@ -255,11 +270,17 @@ fn watch(soak: &Soak, run: &Run, tell: &mut dyn FnMut(String)) -> Summary {
         }
     }
     let third = (resident.len() / 3).max(1);
-    let mean = |part: &[u64]| part.iter().sum::<u64>() / (part.len() as u64).max(1);
     let last = resident.len().saturating_sub(third);
-    summary.resident = [mean(&resident[last.saturating_sub(third)..last]), mean(&resident[last..])];
+    summary.most = resident.iter().copied().max().unwrap_or(0);
+    summary.resident = [median(&resident[last.saturating_sub(third)..last]), median(&resident[last..])];
     summary.seconds = started.elapsed().as_secs();
     summary
+}
+
+fn median(part: &[u64]) -> u64 {
+    let mut sorted = part.to_vec();
+    sorted.sort_unstable();
+    sorted.get(sorted.len() / 2).copied().unwrap_or(0)
 }
 
 /// Whether the worker holds what `writer` has had acknowledged: of each series how many samples, and their sum.

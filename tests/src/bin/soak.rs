@@ -12,8 +12,8 @@ struct Arguments {
     /// How long.
     #[arg(long, default_value_t = 30)]
     minutes: u64,
-    /// Seconds between restarts.
-    #[arg(long, default_value_t = 300)]
+    /// Seconds between restarts, in the first third.
+    #[arg(long, default_value_t = 150)]
     restart_every: u64,
     /// A fault put in on purpose, a batch in the ledger that was never sent: the run must fail.
     #[arg(long)]
