@@ -291,8 +291,9 @@ pub fn decode_first_values(
     match Codec::of(bytes.byte()?)? {
         Codec::Runs => decode_runs(&mut bytes, out, buffers),
         // The slow ones, and those that can end early.
-        Codec::DecimalPco => decode_pco_integers(&mut bytes, &mut out[..wanted], buffers),
-        Codec::Pco => decode_pco(bytes.0, &mut out[..wanted]),
+        codec @ (Codec::DecimalPco | Codec::Pco) => {
+            decode_plain(codec, &mut bytes, &mut out[..wanted], buffers)
+        }
         codec => decode_plain(codec, &mut bytes, out, buffers),
     }
 }

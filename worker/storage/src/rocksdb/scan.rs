@@ -46,12 +46,11 @@ impl Indifference {
     /// To values that `having` doesn't admit.
     #[must_use]
     pub fn outside(having: &Having) -> Self {
-        let bound = |bound: Option<f64>, none: f64| bound.unwrap_or(none);
-        let (gt, gte) = (having.gt, having.gte.map(f64::next_down));
-        let (lt, lte) = (having.lt, having.lte.map(f64::next_up));
+        let below = [having.gt, having.gte.map(f64::next_down)].into_iter().flatten();
+        let above = [having.lt, having.lte.map(f64::next_up)].into_iter().flatten();
         Self {
-            at_most: bound(gt, f64::NEG_INFINITY).max(bound(gte, f64::NEG_INFINITY)),
-            at_least: bound(lt, f64::INFINITY).min(bound(lte, f64::INFINITY)),
+            at_most: below.fold(f64::NEG_INFINITY, f64::max),
+            at_least: above.fold(f64::INFINITY, f64::min),
         }
     }
 
@@ -90,6 +89,14 @@ pub struct ScanSpec {
     pub detail: Detail,
     /// Which values needn't be as they are, where samples are given.
     pub indifferent: Indifference,
+}
+
+impl ScanSpec {
+    /// Reads every value as it is.
+    #[must_use]
+    pub fn exact(metric: u32, range: TimeRange, detail: Detail) -> Self {
+        Self { metric, range, detail, indifferent: Indifference::NONE }
+    }
 }
 
 /// What a scan would cost.

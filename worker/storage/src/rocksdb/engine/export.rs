@@ -11,7 +11,7 @@ use crate::rocksdb::index::TenantIndex;
 use crate::rocksdb::layer::View;
 use crate::rocksdb::query::{Catalog, days_of};
 use crate::rocksdb::reader::Reader;
-use crate::rocksdb::scan::{Detail, Indifference, Piece, ScanSpec, SeriesScan};
+use crate::rocksdb::scan::{Detail, Piece, ScanSpec, SeriesScan};
 use crate::store::{Export, QueryContext, Result, StoreError};
 
 use super::lanes::Lane;
@@ -139,12 +139,7 @@ impl Source {
         let view = inner.view.load_full();
         let most = self.most(step, &view, &ids);
         let reader = Reader::new(&inner.tables, view, floor);
-        let spec = ScanSpec {
-            metric: self.metric,
-            range: step.range,
-            detail: Detail::Samples,
-            indifferent: Indifference::NONE,
-        };
+        let spec = ScanSpec::exact(self.metric, step.range, Detail::Samples);
         let mut brought = Brought { samples: 0, stopped: false, last: None };
         let scanned = reader.scan(&spec, &ids, &self.context, &mut |position, piece| {
             let Piece::Samples { times, values } = piece else {

@@ -20,7 +20,7 @@ use crate::rocksdb::index::{Definitions, RoughSeries, TenantIndex};
 use crate::rocksdb::query::{self, Catalog, Threads};
 use crate::rocksdb::reader::Reader;
 use crate::rocksdb::record::Rows;
-use crate::rocksdb::scan::{Detail, Indifference, Piece, ScanSpec, SeriesScan};
+use crate::rocksdb::scan::{Detail, Piece, ScanSpec, SeriesScan};
 use crate::rocksdb::{backup, merge, seal};
 use crate::store::{
     Backup, CardinalityPage, CardinalityQuery, Deleted, ErrorKind, Export, Gauge, Health, ListPage,
@@ -326,12 +326,7 @@ impl Inner {
         let Some(selected) = index.select(&selector, i32::MIN..=i32::MAX) else { return Ok(none) };
         let Some(range) = TimeRange::new(i64::MIN, before) else { return Ok(none) };
         let reader = Reader::new(&self.tables, self.view.load_full(), self.visible_since(tenant, name));
-        let spec = ScanSpec {
-            metric: selected.metric,
-            range,
-            detail: Detail::Hours,
-            indifferent: Indifference::NONE,
-        };
+        let spec = ScanSpec::exact(selected.metric, range, Detail::Hours);
         let (mut deleted, mut last) = (none, None);
         let context = QueryContext::with_timeout(COUNT_TIMEOUT);
         for ids in selected.ids.chunks(512) {

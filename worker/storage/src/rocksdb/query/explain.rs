@@ -2,7 +2,7 @@
 
 use crate::model::Query;
 use crate::plan::made;
-use crate::rocksdb::scan::{Detail, Indifference, ScanSpec, SeriesScan};
+use crate::rocksdb::scan::{Detail, ScanSpec, SeriesScan};
 use crate::store::{Plan, Result};
 
 use super::catalog::Catalog;
@@ -38,7 +38,7 @@ pub fn explain(catalog: &dyn Catalog, scan: &impl SeriesScan, query: &Query) -> 
         plan.steps.push(format!("{looked_up}: the metric is unknown, nothing to read"));
         return Ok(plan);
     };
-    let spec = ScanSpec { metric: selected.metric, range, detail, indifferent: Indifference::NONE };
+    let spec = ScanSpec::exact(selected.metric, range, detail);
     let estimate = scan.estimate(&spec, &selected.ids);
     (plan.series, plan.samples, plan.bytes) = (selected.ids.len() as u64, estimate.samples, estimate.bytes);
     plan.steps.push(format!("{looked_up}: {} series", plan.series));

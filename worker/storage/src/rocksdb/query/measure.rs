@@ -49,11 +49,10 @@ pub trait Measure: Sync {
     fn hour(&self, series: &mut Series<'_, Self::Cell>, hour: &HourSummary);
 
     /// Which values change none of `cells`.
-    fn indifferent<'c>(&self, cells: impl Iterator<Item = &'c Self::Cell>) -> Indifference
+    fn indifferent<'c>(&self, _cells: impl Iterator<Item = &'c Self::Cell>) -> Indifference
     where
         Self::Cell: 'c,
     {
-        drop(cells);
         Indifference::NONE
     }
 

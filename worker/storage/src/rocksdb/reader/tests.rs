@@ -108,7 +108,7 @@ impl Store {
     }
 
     fn scan(&self, floor: i64, range: TimeRange, detail: Detail, ids: &[u32]) -> Vec<(u32, Vec<Given>)> {
-        self.scan_by(floor, ScanSpec { metric: METRIC, range, detail, indifferent: Indifference::NONE }, ids)
+        self.scan_by(floor, ScanSpec::exact(METRIC, range, detail), ids)
     }
 
     fn scan_by(&self, floor: i64, spec: ScanSpec, ids: &[u32]) -> Vec<(u32, Vec<Given>)> {
@@ -382,7 +382,7 @@ fn a_scan_stops_when_its_context_says_so_and_counts_what_it_read() {
     store.seal(Effort::Seal);
     let reader = Reader::new(&store.tables, Arc::new(store.view.clone()), i64::MIN);
     let range = TimeRange::new(START, START + day_start(1)).unwrap();
-    let spec = ScanSpec { metric: METRIC, range, detail: Detail::Samples, indifferent: Indifference::NONE };
+    let spec = ScanSpec::exact(METRIC, range, Detail::Samples);
     let ids: Vec<u32> = (0..20).collect();
     let mut context = QueryContext::with_timeout(std::time::Duration::from_secs(60));
     reader.scan(&spec, &ids, &context, &mut |_, _| Ok(())).unwrap();
@@ -416,8 +416,7 @@ fn a_scan_from_memory_alone_has_all_of_it_or_fails_and_says_that_it_missed() {
         let reader = Reader::new(&store.tables, Arc::new(store.view.clone()), i64::MIN);
         let reader = if in_memory { reader.in_memory(&missed) } else { reader };
         let context = QueryContext::with_timeout(std::time::Duration::from_secs(60));
-        let spec =
-            ScanSpec { metric: METRIC, range, detail: Detail::Samples, indifferent: Indifference::NONE };
+        let spec = ScanSpec::exact(METRIC, range, Detail::Samples);
         let done = reader.scan(&spec, &ids, &context, &mut |_, _| Ok(())).is_ok();
         let scanned = context.scanned.load(std::sync::atomic::Ordering::Relaxed);
         (done, scanned, missed.load(std::sync::atomic::Ordering::Relaxed))
