@@ -1,7 +1,7 @@
 //! One tenant's series, behind its lock.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::RwLock;
@@ -35,7 +35,9 @@ pub struct TenantIndex {
     /// What its marks among the guesses of all tenants differ by.
     salt: u64,
     pub(super) core: RwLock<Core>,
+    /// What of its memory and of its series all tenants' sums hold.
     accounted: AtomicUsize,
+    counted: AtomicU64,
 }
 
 type Resolved = std::result::Result<u32, Refusal>;
@@ -50,6 +52,7 @@ impl TenantIndex {
             spellings: Spellings::default(),
             core: RwLock::new(Core::new(shared.secret.clone())),
             accounted: AtomicUsize::new(0),
+            counted: AtomicU64::new(0),
             tenant,
             shared,
         }
@@ -321,6 +324,8 @@ impl TenantIndex {
     fn account(&self, core: &mut Core) {
         let bytes = core.bytes();
         self.shared.account(self.accounted.swap(bytes, Ordering::Relaxed), bytes);
+        let present = core.presence.present().len();
+        self.shared.count(self.counted.swap(present, Ordering::Relaxed), present);
     }
 }
 
