@@ -9,8 +9,10 @@ mod decimal;
 mod integers;
 mod pack;
 
-use pco::standalone::{simple_compress_into, simple_decompress_into};
-use pco::{ChunkConfig, DeltaSpec, ModeSpec};
+use std::num::NonZeroU64;
+
+use pco::standalone::{DecompressorItem, FileDecompressor, simple_compress_into};
+use pco::{ChunkConfig, DeltaSpec, FULL_BATCH_N, ModeSpec};
 
 use crate::store::{Result, StoreError};
 
@@ -72,6 +74,11 @@ const PCO_BYTES: usize = 64;
 const PCO_LEVEL: usize = 8;
 /// Values without a pattern are as slow to read in either way, so pco need only save three bytes of a hundred.
 const PCO_OF_BITS: usize = 97;
+/// Where a chunk of pco tells its mode, after its type and the number of its values; which one a
+/// dictionary is; and what follows the last chunk. From pco's description of its format.
+const PCO_MODE: usize = 4;
+const PCO_DICTIONARY: u8 = 4;
+const PCO_END: u8 = 0;
 
 /// Encodes blocks; its buffers are kept from one to the next.
 #[derive(Debug, Default)]
@@ -264,60 +271,63 @@ pub struct Buffers {
     runs: Vec<f64>,
 }
 
+impl Buffers {
+    /// Bytes that they hold.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        8 * (self.integers.capacity() + self.codes.capacity() + self.runs.capacity())
+    }
+}
+
 /// Reads a block of `out.len()` values, all of `bytes`.
 ///
 /// # Errors
 /// `Corrupt` for bytes that no encoder wrote.
 pub fn decode_values(bytes: &[u8], out: &mut [f64], buffers: &mut Buffers) -> Result<()> {
-    let all = out.len();
-    decode_first_values(bytes, all, out, buffers)
+    decode_first_values(bytes, out.len(), out, buffers)
 }
 
-/// The same where only the first `wanted` are looked at: of the others nothing is said.
+/// Reads the first `out.len()` values of a block of `count`.
 ///
 /// # Errors
-/// `Corrupt` for bytes that no encoder wrote.
-pub fn decode_first_values(
-    bytes: &[u8],
-    wanted: usize,
-    out: &mut [f64],
-    buffers: &mut Buffers,
-) -> Result<()> {
+/// `Corrupt` for bytes that no encoder wrote; what follows those values may go unnoticed.
+pub fn decode_first_values(bytes: &[u8], count: usize, out: &mut [f64], buffers: &mut Buffers) -> Result<()> {
     let mut bytes = Bytes(bytes);
     if out.is_empty() {
         return Ok(());
     }
-    let wanted = wanted.min(out.len());
     match Codec::of(bytes.byte()?)? {
-        Codec::Runs => decode_runs(&mut bytes, out, buffers),
-        // The slow ones, and those that can end early.
-        codec @ (Codec::DecimalPco | Codec::Pco) => {
-            decode_plain(codec, &mut bytes, &mut out[..wanted], buffers)
-        }
-        codec => decode_plain(codec, &mut bytes, out, buffers),
+        Codec::Runs => decode_runs(&mut bytes, count, out, buffers),
+        codec => decode_plain(codec, &mut bytes, count, out, buffers),
     }
 }
 
-fn decode_plain(codec: Codec, bytes: &mut Bytes<'_>, out: &mut [f64], buffers: &mut Buffers) -> Result<()> {
+fn decode_plain(
+    codec: Codec,
+    bytes: &mut Bytes<'_>,
+    count: usize,
+    out: &mut [f64],
+    buffers: &mut Buffers,
+) -> Result<()> {
     match codec {
         Codec::Constant => out.fill(take_value(bytes)?),
         Codec::Runs => return Err(StoreError::corrupt("runs of runs")),
-        Codec::Decimal => decode_decimal(bytes.byte()?, bytes, out, buffers)?,
-        Codec::DecimalPatched => decode_patched(bytes, out, buffers)?,
+        Codec::Decimal => decode_decimal(bytes.byte()?, bytes, count, out, buffers)?,
+        Codec::DecimalPatched => decode_patched(bytes, count, out, buffers)?,
         Codec::Bits => {
-            take_integers(bytes, out.len(), buffers)?;
+            take_integers(bytes, count, out.len(), buffers)?;
             for (out, bits) in out.iter_mut().zip(&buffers.integers) {
                 *out = unordered(*bits);
             }
         }
         Codec::Raw => {
-            let bytes = bytes.take(8 * out.len())?.as_chunks::<8>().0;
+            let bytes = bytes.take(8 * count)?.as_chunks::<8>().0;
             for (out, bytes) in out.iter_mut().zip(bytes) {
                 *out = f64::from_bits(u64::from_le_bytes(*bytes));
             }
         }
-        Codec::DecimalPco => decode_pco_integers(bytes, out, buffers)?,
-        Codec::Pco => decode_pco(bytes.0, out)?,
+        Codec::DecimalPco => decode_pco_integers(bytes, count, out, buffers)?,
+        Codec::Pco => decode_pco(bytes.0, count, out)?,
     }
     Ok(())
 }
@@ -326,9 +336,15 @@ fn power_of(scale: u8) -> Result<f64> {
     decimal::power(scale).ok_or_else(|| StoreError::corrupt(format!("scale {scale}")))
 }
 
-fn decode_decimal(scale: u8, bytes: &mut Bytes<'_>, out: &mut [f64], buffers: &mut Buffers) -> Result<()> {
+fn decode_decimal(
+    scale: u8,
+    bytes: &mut Bytes<'_>,
+    count: usize,
+    out: &mut [f64],
+    buffers: &mut Buffers,
+) -> Result<()> {
     let power = power_of(scale)?;
-    take_integers(bytes, out.len(), buffers)?;
+    take_integers(bytes, count, out.len(), buffers)?;
     unscale(&buffers.integers, power, out);
     Ok(())
 }
@@ -345,62 +361,67 @@ fn unscale(integers: &[i64], power: f64, out: &mut [f64]) {
     }
 }
 
-fn decode_patched(bytes: &mut Bytes<'_>, out: &mut [f64], buffers: &mut Buffers) -> Result<()> {
+fn decode_patched(bytes: &mut Bytes<'_>, count: usize, out: &mut [f64], buffers: &mut Buffers) -> Result<()> {
     let scale = bytes.byte()?;
-    let count = bytes.count(out.len())?;
-    let mut places = Vec::with_capacity(count);
+    let patches = bytes.count(count)?;
+    let mut places = Vec::with_capacity(patches);
     let mut next = 0_usize;
-    for _ in 0..count {
-        let at = next + bytes.count(out.len())?;
-        if at >= out.len() {
+    for _ in 0..patches {
+        let at = next + bytes.count(count)?;
+        if at >= count {
             return Err(StoreError::corrupt("an exception lies outside its block"));
         }
         places.push(at);
         next = at + 1;
     }
-    let values = bytes.take(8 * count)?;
-    decode_decimal(scale, bytes, out, buffers)?;
+    let values = bytes.take(8 * patches)?;
+    decode_decimal(scale, bytes, count, out, buffers)?;
     for (at, value) in places.iter().zip(values.as_chunks::<8>().0) {
-        out[*at] = f64::from_bits(u64::from_le_bytes(*value));
+        let Some(out) = out.get_mut(*at) else { break };
+        *out = f64::from_bits(u64::from_le_bytes(*value));
     }
     Ok(())
 }
 
-fn decode_runs(bytes: &mut Bytes<'_>, out: &mut [f64], buffers: &mut Buffers) -> Result<()> {
-    let runs = bytes.count(out.len())?;
+fn decode_runs(bytes: &mut Bytes<'_>, count: usize, out: &mut [f64], buffers: &mut Buffers) -> Result<()> {
+    let runs = bytes.count(count)?;
     let mut lengths = Vec::new();
-    take_integers(bytes, runs, buffers)?;
+    take_integers(bytes, runs, runs, buffers)?;
     std::mem::swap(&mut lengths, &mut buffers.integers);
     let mut values = std::mem::take(&mut buffers.runs);
-    values.clear();
     values.resize(runs, 0.0);
     let done = match runs {
         0 => Ok(()),
-        _ => decode_plain(Codec::of(bytes.byte()?)?, bytes, &mut values, buffers),
+        _ => decode_plain(Codec::of(bytes.byte()?)?, bytes, runs, &mut values, buffers),
     };
-    let mut rest = out;
+    let mut at = 0_usize;
     for (value, length) in values.iter().zip(&lengths) {
-        let length = usize::try_from(*length).unwrap_or(usize::MAX);
-        let Some((run, after)) = std::mem::take(&mut rest).split_at_mut_checked(length) else {
+        let end = at.saturating_add(usize::try_from(*length).unwrap_or(usize::MAX));
+        if end > count {
             return Err(StoreError::corrupt("runs are longer than their block"));
-        };
-        run.fill(*value);
-        rest = after;
+        }
+        let shown = out.len();
+        out[at.min(shown)..end.min(shown)].fill(*value);
+        at = end;
     }
     buffers.runs = values;
-    match rest.is_empty() {
+    match at == count {
         true => done,
         false => Err(StoreError::corrupt("runs are shorter than their block")),
     }
 }
 
-fn decode_pco_integers(bytes: &mut Bytes<'_>, out: &mut [f64], buffers: &mut Buffers) -> Result<()> {
+fn decode_pco_integers(
+    bytes: &mut Bytes<'_>,
+    count: usize,
+    out: &mut [f64],
+    buffers: &mut Buffers,
+) -> Result<()> {
     let power = power_of(bytes.byte()?)?;
     let minimum = bytes.signed()?;
     let divisor = bytes.varint()?.cast_signed();
-    buffers.integers.clear();
     buffers.integers.resize(out.len(), 0);
-    decode_pco(bytes.0, &mut buffers.integers)?;
+    decode_pco(bytes.0, count, &mut buffers.integers)?;
     for integer in &mut buffers.integers {
         *integer = integer.wrapping_mul(divisor).wrapping_add(minimum);
     }
@@ -408,18 +429,60 @@ fn decode_pco_integers(bytes: &mut Bytes<'_>, out: &mut [f64], buffers: &mut Buf
     Ok(())
 }
 
-fn decode_pco<T: pco::data_types::Number>(bytes: &[u8], out: &mut [T]) -> Result<()> {
-    let progress = simple_decompress_into(bytes, out).map_err(StoreError::corrupt)?;
-    match progress.n_processed == out.len() {
-        true => Ok(()),
-        false => Err(StoreError::corrupt("a block of pco has too few values")),
+/// Reads the first `out.len()` values of pco's only chunk, which has `count`.
+fn decode_pco<T: pco::data_types::Number>(bytes: &[u8], count: usize, out: &mut [T]) -> Result<()> {
+    let (file, bytes) = FileDecompressor::new(bytes).map_err(StoreError::corrupt)?;
+    // A dictionary gets its memory by the length that it tells, up to 268 MB, before one value is
+    // there; no encoder here writes any.
+    if bytes.get(PCO_MODE).is_some_and(|mode| mode & 0xf == PCO_DICTIONARY) {
+        return Err(StoreError::corrupt("a block of pco has a dictionary"));
     }
+    let DecompressorItem::Chunk(mut chunk) =
+        file.chunk_decompressor::<T, _>(bytes).map_err(StoreError::corrupt)?
+    else {
+        return Err(StoreError::corrupt("a block of pco is empty"));
+    };
+    if chunk.n() != count {
+        return Err(StoreError::corrupt(format!("a block of pco has {} values, not {count}", chunk.n())));
+    }
+    if out.len() == count {
+        chunk.read(out).map_err(StoreError::corrupt)?;
+        return match chunk.into_src() == [PCO_END] {
+            true => Ok(()),
+            false => Err(StoreError::corrupt("a block of pco has too many bytes")),
+        };
+    }
+    let (batches, rest) = out.split_at_mut(out.len() / FULL_BATCH_N * FULL_BATCH_N);
+    chunk.read(batches).map_err(StoreError::corrupt)?;
+    if !rest.is_empty() {
+        let mut batch = [T::default(); FULL_BATCH_N];
+        chunk.read(&mut batch).map_err(StoreError::corrupt)?;
+        rest.copy_from_slice(&batch[..rest.len()]);
+    }
+    Ok(())
 }
 
-fn take_integers(bytes: &mut Bytes<'_>, count: usize, buffers: &mut Buffers) -> Result<()> {
-    buffers.integers.clear();
-    buffers.integers.resize(count, 0);
-    integers::decode_integers(bytes, &mut buffers.integers, &mut buffers.codes)
+/// Reads the first `wanted` of `count` integers into the buffer.
+fn take_integers(bytes: &mut Bytes<'_>, count: usize, wanted: usize, buffers: &mut Buffers) -> Result<()> {
+    buffers.integers.resize(wanted, 0);
+    integers::decode_first_integers(bytes, count, &mut buffers.integers, &mut buffers.codes)
+}
+
+/// What lies between two of `count` times that are regular, of a block that begins with `first` and ends with `last`;
+/// `None` for others, which have to be decoded.
+///
+/// # Errors
+/// `Corrupt` when regular times don't end there.
+pub fn step_of_times(bytes: &[u8], count: usize, (first, last): (i64, i64)) -> Result<Option<NonZeroU64>> {
+    let mut bytes = Bytes(bytes);
+    if count < 2 || bytes.byte()? != TIMES_REGULAR {
+        return Ok(None);
+    }
+    let step = bytes.varint()?;
+    match i128::from(step) * (count as i128 - 1) == i128::from(last) - i128::from(first) {
+        true => Ok(NonZeroU64::new(step)),
+        false => Err(StoreError::corrupt("regular times don't end as their directory says")),
+    }
 }
 
 /// Reads `out.len()` times that begin with `first`, all of `bytes`; they are strictly ascending.

@@ -19,7 +19,7 @@ use crate::store::StoreError;
 
 use super::codec::{Effort, Encoder};
 
-pub use data::{PageIndex, Scratch};
+pub use data::{Directory, KeptScratch, PageIndex, Scratch};
 pub use summary::{PageSummary, Profile, Span};
 
 use summary::SummaryBuilder;

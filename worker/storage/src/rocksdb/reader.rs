@@ -16,7 +16,7 @@ use crate::store::{QueryContext, Result};
 use super::head::Head;
 use super::layer::{Layer, View, day_of};
 use super::merge::merge_samples;
-use super::page::Scratch;
+use super::page::KeptScratch;
 use super::scan::{Detail, Piece, ScanEstimate, ScanSpec, SeriesScan, Visitor};
 use super::tables::{Tables, Tier};
 

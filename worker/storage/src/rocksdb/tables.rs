@@ -8,9 +8,11 @@ mod records;
 mod stored;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
+use quick_cache::Weighter;
 
 use ::rocksdb::checkpoint::Checkpoint;
 use ::rocksdb::{
@@ -18,6 +20,7 @@ use ::rocksdb::{
     IngestExternalFileOptions, Options, ReadOptions, ReadTier, SstFileWriter, WriteBatch, WriteOptions,
 };
 
+use crate::rocksdb::page::{Directory, Scratch, in_page};
 use crate::store::{ErrorKind, Result, StoreError};
 
 use incoming::{Incoming, TableFile};
@@ -56,7 +59,7 @@ const DEFINITIONS: &str = "definitions";
 const META: &str = "default";
 
 /// Where a page or its summary lies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PageKey {
     /// UTC day, days since the epoch.
     pub day: i32,
@@ -143,11 +146,48 @@ fn meta_key(prefix: Prefix, key: &[u8]) -> Vec<u8> {
     full
 }
 
+/// The part of the cache that directories may take, and what one of a hundred series takes.
+const DIRECTORY_SHARE: usize = 16;
+const DIRECTORY_BYTES: usize = 4 << 10;
+/// The part that places may take, and what one takes.
+const PLACE_SHARE: usize = 32;
+const PLACE_BYTES: usize = 96;
+
+/// What a directory takes in the cache.
+#[derive(Debug, Clone)]
+struct DirectoryBytes;
+
+impl Weighter<PageKey, Arc<Directory>> for DirectoryBytes {
+    fn weight(&self, key: &PageKey, directory: &Arc<Directory>) -> u64 {
+        (size_of_val(key) + directory.bytes()) as u64
+    }
+}
+
+/// What was found out about pages, and stays true as long as there are any of their layer: for a little query that takes
+/// longer than all else.
+struct Found {
+    directories: quick_cache::sync::Cache<PageKey, Arc<Directory>, DirectoryBytes>,
+    /// The page of a layer, metric and series, if there is one.
+    places: quick_cache::sync::Cache<(i32, u64, u32, u32), Option<PageKey>>,
+}
+
+/// The cache of blocks and what was found out, which share so many bytes.
+fn caches(bytes: usize) -> (Cache, Found) {
+    use quick_cache::sync::Cache as Kept;
+    let (directories, places) = (bytes / DIRECTORY_SHARE, bytes / PLACE_SHARE);
+    let found = Found {
+        directories: Kept::with_weighter(directories / DIRECTORY_BYTES, directories as u64, DirectoryBytes),
+        places: Kept::new(places / PLACE_BYTES),
+    };
+    (Cache::new_lru_cache(bytes - directories - places), found)
+}
+
 /// An open database.
 pub struct Tables {
     db: DB,
     incoming: Incoming,
     cache: Cache,
+    found: Found,
     /// Held while tables are removed, and while a checkpoint is made: between the moments at which it
     /// takes `meta` and the list of tables, none may go that `meta` names.
     removing: Mutex<()>,
@@ -166,7 +206,7 @@ impl Tables {
     /// `Unavailable` when it is open elsewhere, `Corrupt`, `Internal`.
     pub fn open(directory: &Path, cache_bytes: usize) -> Result<Self> {
         records::look(directory)?;
-        let cache = Cache::new_lru_cache(cache_bytes);
+        let (cache, found) = caches(cache_bytes);
         let mut options = Options::default();
         options.create_if_missing(true);
         options.create_missing_column_families(true);
@@ -181,7 +221,7 @@ impl Tables {
         let incoming = Incoming::of(directory);
         let db = incoming.open(&|| DB::open_cf_descriptors(&options, directory, families(&cache)), failed)?;
         forget_older_options(directory);
-        Ok(Self { db, incoming, cache, removing: Mutex::default() })
+        Ok(Self { db, incoming, cache, found, removing: Mutex::default() })
     }
 
     /// Makes a copy of the database as it is now in `directory`, which must not exist: of files that never
@@ -237,10 +277,52 @@ impl Tables {
     /// # Errors
     /// `Corrupt` when it is missing or fails RocksDB's checksum.
     pub fn page(&self, key: &PageKey, tier: Tier<'_>) -> Result<DBPinnableSlice<'_>> {
-        self.db
-            .get_pinned_cf_opt(self.family(PAGES)?, key.encode(Prefix::Page), &tier.options())
-            .map_err(|error| tier.failed(error))?
-            .ok_or_else(|| StoreError::corrupt(format!("{key:?} has a summary but no page")))
+        let page = self.half(Half::Pages, key, tier)?;
+        page.ok_or_else(|| StoreError::corrupt(format!("{key:?} has a summary but no page")))
+    }
+
+    /// A page's summary.
+    ///
+    /// # Errors
+    /// `Corrupt` when it is missing or fails RocksDB's checksum.
+    pub fn summary(&self, key: &PageKey, tier: Tier<'_>) -> Result<DBPinnableSlice<'_>> {
+        let summary = self.half(Half::Summaries, key, tier)?;
+        summary.ok_or_else(|| StoreError::corrupt(format!("{key:?} has no summary any more")))
+    }
+
+    /// The page of one metric in one layer that may hold series `id`.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Internal`.
+    pub fn page_of(
+        &self,
+        (day, layer, metric): (i32, u64, u32),
+        id: u32,
+        tier: Tier<'_>,
+    ) -> Result<Option<PageKey>> {
+        if let Some(found) = self.found.places.get(&(day, layer, metric, id)) {
+            return Ok(found);
+        }
+        let mut found = None;
+        self.summaries((day, layer, metric), &[id], tier, &mut |key, _| {
+            found = Some(key);
+            Ok(())
+        })?;
+        self.found.places.insert((day, layer, metric, id), found);
+        Ok(found)
+    }
+
+    /// The directory of a page's bytes; kept from one time to the next as far as there is room.
+    ///
+    /// # Errors
+    /// As of [`Directory::read`].
+    pub fn directory(&self, key: &PageKey, page: &[u8], scratch: &mut Scratch) -> Result<Arc<Directory>> {
+        if let Some(directory) = self.found.directories.get(key) {
+            return Ok(directory);
+        }
+        let directory = Arc::new(Directory::read(page, scratch).map_err(|error| in_page(key, error))?);
+        self.found.directories.insert(*key, directory.clone());
+        Ok(directory)
     }
 
     /// Visits the summaries of one metric in one layer that may hold one of `ids` (ascending).

@@ -6,7 +6,7 @@ use crate::model::{MetricName, Tenant};
 use crate::rocksdb::index::Index;
 use crate::rocksdb::layer::{LayerRecord, MetricTotals, day_of};
 use crate::rocksdb::page::{PageIndex, PageSummary, Scratch};
-use crate::rocksdb::tables::{Half, PageKey, Tables};
+use crate::rocksdb::tables::{Half, PageKey, Tables, Tier};
 use crate::store::{Result, StoreError};
 
 use super::report::{Damage, Report};
@@ -111,7 +111,7 @@ impl<'a> LayerCheck<'a> {
                 continue;
             }
             let tables = self.tables;
-            let read = match tables.half(half, key) {
+            let read = match tables.half(half, key, Tier::All) {
                 Ok(Some(bytes)) => self.facts(half, key, &bytes),
                 Ok(None) => continue,
                 Err(error) => Err(error.into()),

@@ -299,12 +299,25 @@ fn unary_cost(histogram: &Histogram, widest: usize, count: u32, width: u32) -> C
 /// # Errors
 /// `Corrupt` for bytes that it can't have written.
 pub fn decode_integers(bytes: &mut Bytes<'_>, out: &mut [i64], codes: &mut Vec<u64>) -> Result<()> {
-    if out.is_empty() {
+    decode_first_integers(bytes, out.len(), out, codes)
+}
+
+/// Reads the first `out.len()` of `count` integers.
+///
+/// # Errors
+/// As of [`decode_integers`].
+pub fn decode_first_integers(
+    bytes: &mut Bytes<'_>,
+    count: usize,
+    out: &mut [i64],
+    codes: &mut Vec<u64>,
+) -> Result<()> {
+    if count == 0 {
         return Ok(());
     }
     let flags = bytes.byte()?;
     let order = usize::from(flags & ORDER);
-    if flags & !KNOWN != 0 || order > 2 || order > out.len() {
+    if flags & !KNOWN != 0 || order > 2 || order > count {
         return Err(StoreError::corrupt(format!("unknown coding of integers {flags}")));
     }
     let minimum = bytes.signed()?;
@@ -315,9 +328,9 @@ pub fn decode_integers(bytes: &mut Bytes<'_>, out: &mut [i64], codes: &mut Vec<u
         *head = bytes.signed()?;
     }
     let width = u32::from(bytes.byte()?);
-    codes.clear();
-    codes.resize(out.len() - order, 0);
-    decode_codes(bytes, flags, width, codes)?;
+    // What a shorter block leaves of a longer one is overwritten.
+    codes.resize(out.len().saturating_sub(order), 0);
+    decode_codes(bytes, flags, width, count - order, codes)?;
     let scale = (minimum, divisor);
     match flags & FOLDED != 0 {
         true => integrate(codes, |code| base.wrapping_add(unzigzag(code)), order, heads, scale, out),
@@ -326,8 +339,9 @@ pub fn decode_integers(bytes: &mut Bytes<'_>, out: &mut [i64], codes: &mut Vec<u
     Ok(())
 }
 
-fn decode_codes(bytes: &mut Bytes<'_>, flags: u8, width: u32, codes: &mut [u64]) -> Result<()> {
-    let count = if flags & PATCHED != 0 { bytes.count(codes.len())? } else { 0 };
+/// Reads the first `codes.len()` of `total` codes.
+fn decode_codes(bytes: &mut Bytes<'_>, flags: u8, width: u32, total: usize, codes: &mut [u64]) -> Result<()> {
+    let count = if flags & PATCHED != 0 { bytes.count(total)? } else { 0 };
     let mut aside = vec![0; 2 * count];
     let (places, patches) = aside.split_at_mut(count);
     if count > 0 {
@@ -336,20 +350,22 @@ fn decode_codes(bytes: &mut Bytes<'_>, flags: u8, width: u32, codes: &mut [u64])
     }
     if flags & UNARY != 0 {
         let quotients = bytes.count(bytes.0.len())?;
-        unpack(bytes, width, codes)?;
+        unpack(bytes, width, total, codes)?;
         if width > 63 || !add_unary(bytes.take(quotients)?, width, codes) {
             return Err(StoreError::corrupt("too few quotients"));
         }
     } else {
-        unpack(bytes, width, codes)?;
+        unpack(bytes, width, total, codes)?;
     }
     let mut next = 0_usize;
     for (gap, patch) in places.iter().zip(patches) {
         let at = usize::try_from(*gap).unwrap_or(usize::MAX).saturating_add(next);
-        let Some(code) = codes.get_mut(at) else {
+        if at >= total {
             return Err(StoreError::corrupt("an exception lies outside its block"));
-        };
-        *code = *patch;
+        }
+        if let Some(code) = codes.get_mut(at) {
+            *code = *patch;
+        }
         next = at + 1;
     }
     Ok(())
@@ -374,20 +390,23 @@ fn integrate(
             }
         }
         1 => {
+            let [first, rest @ ..] = out else { return };
             let mut sum = minimum.wrapping_add(scaled(heads[0]));
-            out[0] = sum;
-            for (out, code) in out[1..].iter_mut().zip(codes) {
+            *first = sum;
+            for (out, code) in rest.iter_mut().zip(codes) {
                 sum = sum.wrapping_add(scaled(residual(*code)));
                 *out = sum;
             }
         }
         _ => {
+            let [first, rest @ ..] = out else { return };
             let mut sum = minimum.wrapping_add(scaled(heads[0]));
             let mut delta = scaled(heads[1]);
-            out[0] = sum;
+            *first = sum;
+            let [second, rest @ ..] = rest else { return };
             sum = sum.wrapping_add(delta);
-            out[1] = sum;
-            for (out, code) in out[2..].iter_mut().zip(codes) {
+            *second = sum;
+            for (out, code) in rest.iter_mut().zip(codes) {
                 delta = delta.wrapping_add(scaled(residual(*code)));
                 sum = sum.wrapping_add(delta);
                 *out = sum;
@@ -408,6 +427,13 @@ mod tests {
         decode_integers(&mut bytes, &mut back, &mut Vec::new()).unwrap();
         assert_eq!(back, values);
         assert!(bytes.0.is_empty());
+        let mut codes = vec![7; 3];
+        for wanted in [0, 1, 2, 3, 64, 65, values.len() / 2, values.len().saturating_sub(1)] {
+            let wanted = wanted.min(values.len());
+            let mut first = vec![0; wanted];
+            decode_first_integers(&mut Bytes(&out), values.len(), &mut first, &mut codes).unwrap();
+            assert_eq!(first, values[..wanted]);
+        }
         out.len()
     }
 

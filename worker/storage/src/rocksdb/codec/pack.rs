@@ -40,16 +40,16 @@ pub fn pack(values: impl IntoIterator<Item = u64>, width: u32, out: &mut Vec<u8>
     out.extend_from_slice(&word.to_le_bytes()[..filled.div_ceil(8) as usize]);
 }
 
-/// Reads `out.len()` values of `width` bits.
+/// Reads the first `out.len()` of `count` values of `width` bits, all of whose bytes are taken.
 ///
 /// # Errors
 /// `Corrupt` when there are not enough bytes or `width` is over 64.
-pub fn unpack(bytes: &mut Bytes<'_>, width: u32, out: &mut [u64]) -> Result<()> {
+pub fn unpack(bytes: &mut Bytes<'_>, width: u32, count: usize, out: &mut [u64]) -> Result<()> {
     let Some(unpack) = UNPACK.get(width as usize) else {
         return Err(crate::store::StoreError::corrupt(format!("packed data of {width} bits a value")));
     };
-    let packed = bytes.take(packed_bytes(out.len(), width))?;
-    unpack(packed, out);
+    let packed = bytes.take(packed_bytes(count, width))?;
+    unpack(&packed[..packed_bytes(out.len().min(count), width)], out);
     Ok(())
 }
 
@@ -66,7 +66,7 @@ pub fn put_packed(values: &[u64], out: &mut Vec<u8>) {
 /// As of [`unpack`].
 pub fn take_packed(bytes: &mut Bytes<'_>, out: &mut [u64]) -> Result<()> {
     let width = u32::from(bytes.byte()?);
-    unpack(bytes, width, out)
+    unpack(bytes, width, out.len(), out)
 }
 
 /// Appends each value as that many zero bits and a one.
@@ -182,14 +182,20 @@ mod tests {
                 pack(values.iter().copied(), width, &mut out);
                 assert_eq!(out.len(), packed_bytes(count, width), "{width} {count}");
                 let mut back = vec![7; count];
-                unpack(&mut Bytes(&out), width, &mut back).unwrap();
+                unpack(&mut Bytes(&out), width, count, &mut back).unwrap();
                 assert_eq!(back, values, "{width} {count}");
+                for wanted in [0, 1, count / 3, count.saturating_sub(1)].map(|wanted| wanted.min(count)) {
+                    let (mut bytes, mut first) = (Bytes(&out), vec![7; wanted]);
+                    unpack(&mut bytes, width, count, &mut first).unwrap();
+                    assert_eq!(first, values[..wanted], "{width} {wanted} of {count}");
+                    assert!(bytes.0.is_empty());
+                }
                 if !out.is_empty() {
-                    assert!(unpack(&mut Bytes(&out[1..]), width, &mut back).is_err());
+                    assert!(unpack(&mut Bytes(&out[1..]), width, count, &mut back).is_err());
                 }
             }
         }
-        assert!(unpack(&mut Bytes(&[0; 100]), 65, &mut [0]).is_err());
+        assert!(unpack(&mut Bytes(&[0; 100]), 65, 1, &mut [0]).is_err());
     }
 
     #[test]

@@ -72,11 +72,11 @@ fn every_shape_and_length_comes_back_bit_by_bit() {
                 let same = back.iter().zip(&values).all(|(back, value)| back.to_bits() == value.to_bits());
                 assert!(same, "{name} {count} {effort:?}");
                 for wanted in [0, 1, count / 2, count - 1] {
-                    back.fill(f64::NAN);
-                    decode_first_values(&bytes, wanted, &mut back, &mut buffers).unwrap();
-                    let mut pairs = back.iter().zip(&values).take(wanted);
+                    let mut first = vec![f64::NAN; wanted];
+                    decode_first_values(&bytes, count, &mut first, &mut buffers).unwrap();
+                    let mut pairs = first.iter().zip(&values);
                     assert!(
-                        pairs.all(|(back, value)| back.to_bits() == value.to_bits()),
+                        pairs.all(|(first, value)| first.to_bits() == value.to_bits()),
                         "{name} {wanted} of {count}"
                     );
                 }
@@ -128,6 +128,17 @@ fn times_come_back_and_regular_ones_are_nearly_free() {
             decode_times(&out, first, &mut back, &mut buffers).unwrap();
             assert_eq!(back, times);
             assert!(jitter > 0 || out.len() <= 4);
+            let last = times.last().copied().unwrap_or(0);
+            let step = step_of_times(&out, count, (first, last)).unwrap();
+            let steps = times.windows(2).map(|pair| pair[1] - pair[0]);
+            match step.map(|step| i64::try_from(step.get()).unwrap()) {
+                Some(step) => assert!(steps.into_iter().all(|own| own == step)),
+                None => assert!(jitter > 0 || count < 2),
+            }
+            if step.is_some() {
+                step_of_times(&out, count, (first, last + 1)).unwrap_err();
+                step_of_times(&out, count + 1, (first, last)).unwrap_err();
+            }
         }
     }
     assert!(decode_times(&[TIMES_REGULAR, 0], 5, &mut [0; 2], &mut buffers).is_err());
@@ -181,4 +192,33 @@ fn changed_blocks_of_pco_never_panic() {
             let _either = decode_values(&changed, &mut back, &mut buffers);
         }
     }
+}
+
+#[test]
+fn blocks_of_pco_that_no_encoder_here_writes_are_refused() {
+    let values: Vec<f64> = (0..1_024).map(|at| f64::from(at % 7).sqrt()).collect();
+    let block = |config: &ChunkConfig| {
+        let mut bytes = vec![Codec::Pco as u8];
+        simple_compress_into(&values, config, &mut bytes).unwrap();
+        bytes
+    };
+    let refused = |bytes: &[u8], count: usize, wanted: usize| {
+        let mut out = vec![0.0; wanted];
+        let read = decode_first_values(bytes, count, &mut out, &mut Buffers::default());
+        read.unwrap_err().to_string()
+    };
+    let sound = block(&ChunkConfig::default());
+    let mut back = vec![0.0; values.len()];
+    decode_values(&sound, &mut back, &mut Buffers::default()).unwrap();
+    assert_eq!(back, values);
+
+    let dictionary = block(&ChunkConfig::default().with_mode_spec(ModeSpec::TryDict));
+    let two = block(&ChunkConfig::default().with_paging_spec(pco::PagingSpec::Exact(vec![512; 2])));
+    for wanted in [300, 1_024] {
+        assert!(refused(&dictionary, 1_024, wanted).contains("has a dictionary"));
+        assert!(refused(&two, 1_024, wanted).contains("has 512 values, not 1024"));
+        assert!(refused(&sound, 1_025, wanted).contains("has 1024 values, not 1025"));
+    }
+    assert!(refused(&two, 512, 512).contains("too many bytes"));
+    assert!(refused(&[&sound[..], &[0]].concat(), 1_024, 1_024).contains("too many bytes"));
 }

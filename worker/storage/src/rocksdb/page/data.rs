@@ -1,9 +1,13 @@
 //! The samples of a page: time columns and blocks of values, found by a directory.
 
-use std::ops::Range;
+use std::cell::Cell;
+use std::num::NonZeroU64;
+use std::ops::{Deref, DerefMut, Range};
+use std::sync::Arc;
 
 use crate::rocksdb::codec::{
     Buffers, Bytes, Effort, Encoder, decode_first_values, decode_integers, decode_times, put_varint,
+    step_of_times,
 };
 use crate::store::{Result, StoreError};
 
@@ -150,6 +154,13 @@ pub struct Scratch {
     values: Vec<f64>,
 }
 
+/// What a thread keeps: more than blocks need, less than a directory that nobody wrote can ask for.
+const KEPT_BYTES: usize = 1 << 20;
+
+thread_local! {
+    static KEPT: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
+}
+
 impl Scratch {
     /// So many samples of one value.
     pub fn repeated(&mut self, value: f64, count: usize) -> &[f64] {
@@ -157,27 +168,60 @@ impl Scratch {
         self.values.resize(count, value);
         &self.values
     }
+
+    fn bytes(&self) -> usize {
+        self.buffers.bytes() + 8 * self.values.capacity()
+    }
 }
 
-/// The directory of a page's data, read once; every call must be given the same data again.
+/// The buffers that a thread keeps from one scan to the next: a little one would take longer to get new ones than
+/// to fill them.
+#[derive(Debug)]
+pub struct KeptScratch(Box<Scratch>);
+
+impl Default for KeptScratch {
+    fn default() -> Self {
+        Self(KEPT.take().unwrap_or_default())
+    }
+}
+
+impl Drop for KeptScratch {
+    fn drop(&mut self) {
+        if self.0.bytes() <= KEPT_BYTES {
+            KEPT.set(Some(std::mem::take(&mut self.0)));
+        }
+    }
+}
+
+impl Deref for KeptScratch {
+    type Target = Scratch;
+
+    fn deref(&self) -> &Scratch {
+        &self.0
+    }
+}
+
+impl DerefMut for KeptScratch {
+    fn deref_mut(&mut self) -> &mut Scratch {
+        &mut self.0
+    }
+}
+
+/// The directory of a page's data: which series it has, and where their blocks lie.
 #[derive(Debug, Default)]
-pub struct PageIndex {
+pub struct Directory {
     series: Vec<u32>,
     ends: Vec<u32>,
     blocks: Vec<Block>,
     columns: Vec<Column>,
-    /// The column that `times` holds: the next block has the same one as a rule.
-    decoded: Option<u32>,
-    times: Vec<i64>,
 }
 
-impl PageIndex {
-    /// Reads the directory of `data`, in place of the one read before.
+impl Directory {
+    /// Reads the directory of `data`.
     ///
     /// # Errors
     /// `Corrupt` for an unknown version, a wrong checksum, or a directory that contradicts itself.
-    pub fn read(&mut self, data: &[u8], scratch: &mut Scratch) -> Result<()> {
-        self.clear();
+    pub fn read(data: &[u8], scratch: &mut Scratch) -> Result<Self> {
         let mut bytes = Bytes(data);
         let version = bytes.byte()?;
         if version != VERSION {
@@ -188,22 +232,12 @@ impl PageIndex {
         if crc32c::crc32c(directory) != checksum {
             return Err(StoreError::corrupt("the directory of a page fails its checksum"));
         }
-        let done = self.read_directory(directory, HEADER + length, scratch);
-        if done.is_err() {
-            self.clear();
-        }
-        done
+        let mut read = Self::default();
+        read.fill(directory, HEADER + length, scratch)?;
+        Ok(read)
     }
 
-    fn clear(&mut self) {
-        self.series.clear();
-        self.ends.clear();
-        self.blocks.clear();
-        self.columns.clear();
-        self.decoded = None;
-    }
-
-    fn read_directory(&mut self, directory: &[u8], start: usize, scratch: &mut Scratch) -> Result<()> {
+    fn fill(&mut self, directory: &[u8], start: usize, scratch: &mut Scratch) -> Result<()> {
         let mut bytes = Bytes(directory);
         let series = bytes.count(MAX_SERIES)?;
         let blocks = bytes.count(MAX_BLOCKS)?;
@@ -253,6 +287,16 @@ impl PageIndex {
         }
     }
 
+    /// Bytes that it takes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>()
+            + size_of_val(self.series.as_slice())
+            + size_of_val(self.ends.as_slice())
+            + size_of_val(self.blocks.as_slice())
+            + size_of_val(self.columns.as_slice())
+    }
+
     /// The series, ascending.
     #[must_use]
     pub fn series(&self) -> &[u32] {
@@ -272,6 +316,55 @@ impl PageIndex {
         let column = &self.columns[self.blocks[block].column as usize];
         (column.first, column.last)
     }
+}
+
+/// Decodes the blocks of a page; every call must be given the same data again.
+#[derive(Debug, Default)]
+pub struct PageIndex {
+    directory: Arc<Directory>,
+    /// The column that was looked at last, and its step if it is regular: the next block has the same one as a rule.
+    current: Option<(u32, Option<NonZeroU64>)>,
+    /// Which samples of that column `times` holds, and which of those were asked for.
+    held: Range<usize>,
+    shown: Range<usize>,
+    times: Vec<i64>,
+}
+
+impl PageIndex {
+    /// Goes on to the page that has this directory.
+    pub fn open(&mut self, directory: Arc<Directory>) {
+        self.directory = directory;
+        self.current = None;
+        (self.held, self.shown) = (0..0, 0..0);
+    }
+
+    /// Goes on to the page of `data`.
+    ///
+    /// # Errors
+    /// As of [`Directory::read`]; then no page is open.
+    pub fn read(&mut self, data: &[u8], scratch: &mut Scratch) -> Result<()> {
+        self.open(Arc::default());
+        self.open(Arc::new(Directory::read(data, scratch)?));
+        Ok(())
+    }
+
+    /// The series, ascending.
+    #[must_use]
+    pub fn series(&self) -> &[u32] {
+        self.directory.series()
+    }
+
+    /// The blocks of the series at `position`, in the order of time.
+    #[must_use]
+    pub fn blocks(&self, position: usize) -> Range<usize> {
+        self.directory.blocks(position)
+    }
+
+    /// The times of a block's first and last samples.
+    #[must_use]
+    pub fn span(&self, block: usize) -> (i64, i64) {
+        self.directory.span(block)
+    }
 
     /// Decodes a block: times strictly ascending, and their values.
     ///
@@ -283,35 +376,78 @@ impl PageIndex {
         block: usize,
         scratch: &'a mut Scratch,
     ) -> Result<(&'a [i64], &'a [f64])> {
-        self.decode_times(data, block, scratch)?;
-        let values = self.values(data, block, self.times.len(), scratch)?;
-        Ok((&self.times, values))
+        let column = self.look_at(data, block, scratch)?;
+        self.show(column.first, 0..column.count);
+        let values = self.values(data, block, column.count, scratch)?;
+        Ok((self.times(), values))
     }
 
-    /// The times that were decoded last, strictly ascending.
-    #[must_use]
-    pub fn times(&self) -> &[i64] {
-        &self.times
-    }
-
-    /// Decodes the times of a block.
+    /// Which samples of a block lie in `[start, end)`; [`Self::times`] are theirs then.
     ///
     /// # Errors
     /// `Corrupt` when its time column fails its checksum, or can't be decoded.
-    pub fn decode_times(&mut self, data: &[u8], block: usize, scratch: &mut Scratch) -> Result<()> {
-        let number = self.blocks[block].column;
-        let column = self.columns[number as usize];
-        if self.decoded != Some(number) {
-            self.decoded = None;
+    pub fn within(
+        &mut self,
+        data: &[u8],
+        block: usize,
+        (start, end): (i64, i64),
+        scratch: &mut Scratch,
+    ) -> Result<Range<usize>> {
+        let column = self.look_at(data, block, scratch)?;
+        let step = self.current.and_then(|(_, step)| step);
+        let before = |time: i64| match step {
+            _ if time <= column.first => 0,
+            _ if time > column.last => column.count,
+            // After the first time, so the difference fits.
+            Some(step) => time.wrapping_sub(column.first).cast_unsigned().div_ceil(step.get()) as usize,
+            None => self.times.partition_point(|own| *own < time),
+        };
+        let from = before(start);
+        let within = from..before(end).max(from);
+        self.show(column.first, within.clone());
+        Ok(within)
+    }
+
+    /// Makes `wanted` of the current column the samples of [`Self::times`]; regular ones are not there before.
+    fn show(&mut self, first: i64, wanted: Range<usize>) {
+        let is_held = self.held.start <= wanted.start && wanted.end <= self.held.end;
+        if let (Some((_, Some(step))), false) = (self.current, is_held) {
+            let step = step.get().cast_signed();
+            let time = |at: usize| first.wrapping_add(step.wrapping_mul(at as i64));
+            self.times.clear();
+            self.times.extend(wanted.clone().map(time));
+            self.held = wanted.clone();
+        }
+        self.shown = wanted;
+    }
+
+    /// The column of a block, which is the current one then: its step is known, or its times are held.
+    fn look_at(&mut self, data: &[u8], block: usize, scratch: &mut Scratch) -> Result<Column> {
+        let number = self.directory.blocks[block].column;
+        let column = self.directory.columns[number as usize];
+        if self.current.is_some_and(|(current, _)| current == number) {
+            return Ok(column);
+        }
+        self.current = None;
+        (self.held, self.shown) = (0..0, 0..0);
+        let packed = opened(data, column.offset, column.length)?;
+        let step = step_of_times(packed, column.count, (column.first, column.last))?;
+        if step.is_none() {
             self.times.resize(column.count, 0);
-            let packed = opened(data, column.offset, column.length)?;
             decode_times(packed, column.first, &mut self.times, &mut scratch.buffers)?;
             if self.times.last() != Some(&column.last) {
                 return Err(StoreError::corrupt("a time column does not end as its directory says"));
             }
-            self.decoded = Some(number);
+            self.held = 0..column.count;
         }
-        Ok(())
+        self.current = Some((number, step));
+        Ok(column)
+    }
+
+    /// The times of the samples that were asked for last, strictly ascending.
+    #[must_use]
+    pub fn times(&self) -> &[i64] {
+        &self.times[self.shown.start - self.held.start..self.shown.end - self.held.start]
     }
 
     /// The values of a block's first `wanted` samples.
@@ -325,11 +461,12 @@ impl PageIndex {
         wanted: usize,
         scratch: &'a mut Scratch,
     ) -> Result<&'a [f64]> {
-        let Block { column, offset, length } = self.blocks[block];
-        let (count, Scratch { buffers, values }) = (self.columns[column as usize].count, scratch);
-        values.resize(count, 0.0);
-        decode_first_values(opened(data, offset, length)?, wanted, values, buffers)?;
-        values.get(..wanted).ok_or_else(|| StoreError::internal("more values than a block has"))
+        let Block { column, offset, length } = self.directory.blocks[block];
+        let count = self.directory.columns[column as usize].count;
+        let Scratch { buffers, values } = scratch;
+        values.resize(wanted.min(count), 0.0);
+        decode_first_values(opened(data, offset, length)?, count, values, buffers)?;
+        Ok(values)
     }
 }
 

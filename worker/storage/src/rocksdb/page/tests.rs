@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use crate::rocksdb::summary::{HOUR, HourSummary};
 
 use super::*;
@@ -114,6 +116,39 @@ fn samples_and_hours_come_back() {
                 assert_eq!(summary.first_value(position, nth).unwrap().to_bits(), exact.first.to_bits());
                 assert_close(&summary.hour(position, nth).unwrap(), &exact);
                 from += hour.len();
+            }
+        }
+    }
+}
+
+#[test]
+fn any_part_of_a_block_is_what_lies_there_of_the_whole() {
+    let mut random = fastrand::Rng::with_seed(11);
+    for seed in 0..40 {
+        let effort = if seed % 2 == 0 { Effort::Seal } else { Effort::Merge };
+        let Written { series, page } = written(effort, mixed(seed));
+        let mut scratch = Scratch::default();
+        let (mut whole, mut part) = (PageIndex::default(), PageIndex::default());
+        whole.read(&page.data, &mut scratch).unwrap();
+        part.open(Arc::new(Directory::read(&page.data, &mut scratch).unwrap()));
+        for block in (0..series.len()).flat_map(|position| whole.blocks(position)).collect::<Vec<_>>() {
+            let (times, values) = whole.decode(&page.data, block, &mut scratch).unwrap();
+            let (times, values) = (times.to_vec(), values.to_vec());
+            for _ in 0..6 {
+                let mut bound = || match random.u32(0..8) {
+                    0 => i64::MIN,
+                    1 => i64::MAX,
+                    _ => times[random.usize(0..times.len())] + random.i64(-1..2),
+                };
+                let (start, end) = (bound(), bound());
+                let within = part.within(&page.data, block, (start, end), &mut scratch).unwrap();
+                let expected: Vec<i64> =
+                    times.iter().copied().filter(|time| start <= *time && *time < end).collect();
+                assert_eq!(part.times(), expected, "[{start}, {end})");
+                assert_eq!(times[within.clone()], expected);
+                let first = part.values(&page.data, block, within.end, &mut scratch).unwrap();
+                let same = |(one, other): (&f64, &f64)| one.to_bits() == other.to_bits();
+                assert!(first.len() == within.end && first.iter().zip(&values).all(same));
             }
         }
     }

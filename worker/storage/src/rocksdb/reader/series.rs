@@ -9,7 +9,7 @@ use crate::rocksdb::summary::{HOUR, HourSummary, step, trapezoid};
 use crate::store::Result;
 
 use super::source::Source;
-use super::{Head, Piece, Scratch, merge_samples};
+use super::{Head, KeptScratch, Piece, merge_samples};
 
 /// What takes the pieces of a series.
 type Emit<'a> = dyn FnMut(Piece<'_>) -> Result<()> + 'a;
@@ -85,7 +85,7 @@ pub(super) struct Assembler {
     range: TimeRange,
     /// What of it may be shown.
     shown: TimeRange,
-    scratch: Scratch,
+    scratch: KeptScratch,
     heads: Samples,
     newer: Samples,
     merged: Samples,
@@ -97,7 +97,7 @@ impl Assembler {
         Self {
             range,
             shown,
-            scratch: Scratch::default(),
+            scratch: KeptScratch::default(),
             heads: Samples::default(),
             newer: Samples::default(),
             merged: Samples::default(),

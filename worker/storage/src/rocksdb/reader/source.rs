@@ -27,6 +27,8 @@ pub(super) struct Source<'a> {
     indifferent: Indifference,
 }
 
+/// Series of which each is remembered by itself where it lies; of more, their pages are looked for in one go.
+const FEW: usize = 16;
 /// In a range no longer than this (ms) most series have a single sample.
 const MOMENT: i64 = 60_000;
 
@@ -48,16 +50,28 @@ impl<'a> Source<'a> {
         spec: &ScanSpec,
         ids: &[u32],
     ) -> Result<Self> {
-        let mut pages = Vec::new();
+        let mut pages: Vec<Listed> = Vec::new();
         let summaries_may_do = spec.indifferent.is_any() || spec.range.millis() <= MOMENT;
-        tables.summaries((layer.day, layer.id, spec.metric), ids, tier, &mut |key, bytes| {
-            let summary = match spec.detail {
-                Detail::Samples if !summaries_may_do => None,
-                _ => Some(PageSummary::read(bytes).map_err(|error| in_page(&key, error))?),
-            };
-            pages.push(Listed { key, summary });
-            Ok(())
-        })?;
+        let summarised = spec.detail != Detail::Samples || summaries_may_do;
+        let read =
+            |key: &PageKey, bytes: &[u8]| PageSummary::read(bytes).map_err(|error| in_page(key, error));
+        let place = (layer.day, layer.id, spec.metric);
+        if ids.len() > FEW {
+            tables.summaries(place, ids, tier, &mut |key, bytes| {
+                let summary = if summarised { Some(read(&key, bytes)?) } else { None };
+                pages.push(Listed { key, summary });
+                Ok(())
+            })?;
+        } else {
+            for id in ids {
+                if pages.last().is_some_and(|page| *id <= page.key.last_series) {
+                    continue;
+                }
+                let Some(key) = tables.page_of(place, *id, tier)? else { continue };
+                let summary = if summarised { Some(read(&key, &tables.summary(&key, tier)?)?) } else { None };
+                pages.push(Listed { key, summary });
+            }
+        }
         let index = PageIndex::default();
         let (day, indifferent) = (layer.day, spec.indifferent);
         Ok(Self { tables, tier, day, from, pages, page: 0, position: 0, data: None, index, indifferent })
@@ -142,23 +156,21 @@ impl<'a> Source<'a> {
             if last < start || end <= first {
                 continue;
             }
-            self.index.decode_times(data, block, scratch).map_err(failed)?;
-            let times = self.index.times();
-            let from = if first >= start { 0 } else { times.partition_point(|time| *time < start) };
-            let to = if last < end { times.len() } else { times.partition_point(|time| *time < end) };
-            if from >= to {
+            let within = self.index.within(data, block, (start, end), scratch).map_err(failed)?;
+            if within.is_empty() {
                 continue;
             }
+            let times = self.index.times();
             let told = match summary {
-                Some(summary) => told(summary, self.position, &times[from..to], self.indifferent),
+                Some(summary) => told(summary, self.position, times, self.indifferent),
                 None => Ok(None),
             };
             if let Some(value) = told.map_err(failed)? {
-                visit(&times[from..to], scratch.repeated(value, to - from))?;
+                visit(times, scratch.repeated(value, times.len()))?;
                 continue;
             }
-            let values = self.index.values(data, block, to, scratch).map_err(failed)?;
-            visit(&times[from..to], &values[from..to])?;
+            let values = self.index.values(data, block, within.end, scratch).map_err(failed)?;
+            visit(times, &values[within])?;
         }
         Ok(())
     }
@@ -170,7 +182,8 @@ impl<'a> Source<'a> {
         }
         let Listed { key, summary } = &self.pages[self.page];
         let data = self.tables.page(key, self.tier)?;
-        self.index.read(&data, scratch).map_err(|error| in_page(key, error))?;
+        let directory = self.tables.directory(key, &data, scratch)?;
+        self.index.open(directory);
         if summary.as_ref().is_some_and(|summary| summary.series() != self.index.series()) {
             return Err(StoreError::corrupt(format!("{key:?}: data and summary are of different series")));
         }

@@ -4,11 +4,13 @@ use std::path::Path;
 
 use parking_lot::Mutex;
 
-use ::rocksdb::{Cache, DB, DBPinnableSlice, DBRecoveryMode, Options, ReadOptions};
+use ::rocksdb::{DB, DBPinnableSlice, DBRecoveryMode, Options, ReadOptions};
 
 use crate::store::{Result, StoreError};
 
-use super::{Incoming, META, PAGES, PageKey, Prefix, SUMMARIES, Tables, failed, families, records};
+use super::{
+    Incoming, META, PAGES, PageKey, Prefix, SUMMARIES, Tables, Tier, caches, failed, families, records,
+};
 
 const CACHE_BYTES: usize = 8 << 20;
 const READ_AHEAD: usize = 1 << 20;
@@ -52,7 +54,7 @@ impl Tables {
     /// `Corrupt`, `Internal`.
     pub fn read_only(directory: &Path, strictness: Strictness) -> Result<Self> {
         records::look(directory)?;
-        let cache = Cache::new_lru_cache(CACHE_BYTES);
+        let (cache, found) = caches(CACHE_BYTES);
         let mut options = Options::default();
         options.set_max_open_files(256);
         options.set_paranoid_checks(strictness != Strictness::Anything);
@@ -62,7 +64,8 @@ impl Tables {
         });
         let db = DB::open_cf_descriptors_read_only(&options, directory, families(&cache), false)
             .map_err(failed)?;
-        Ok(Self { db, incoming: Incoming::of(directory), cache, removing: Mutex::default() })
+        let incoming = Incoming::of(directory);
+        Ok(Self { db, incoming, cache, found, removing: Mutex::default() })
     }
 
     /// Visits one half of a metric in a layer, in the order of keys, until something can't be read.
@@ -99,9 +102,10 @@ impl Tables {
     ///
     /// # Errors
     /// `Corrupt`, `Internal`.
-    pub fn half(&self, half: Half, key: &PageKey) -> Result<Option<DBPinnableSlice<'_>>> {
+    pub fn half(&self, half: Half, key: &PageKey, tier: Tier<'_>) -> Result<Option<DBPinnableSlice<'_>>> {
         let (family, prefix) = half.place();
-        self.db.get_pinned_cf(self.family(family)?, key.encode(prefix)).map_err(failed)
+        let found = self.db.get_pinned_cf_opt(self.family(family)?, key.encode(prefix), &tier.options());
+        found.map_err(|error| tier.failed(error))
     }
 
     /// Reads every entry of `meta`, of whatever kind.
