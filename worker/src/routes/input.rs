@@ -87,7 +87,13 @@ pub fn json<T: DeserializeOwned>(
     expect_media(headers, "application/json", true)?;
     let limit = state.config.server.max_body_bytes.len();
     let text = body::decode(body.bytes.clone(), Encoding::of(headers)?, limit)?;
-    let mut deserializer = serde_json::Deserializer::from_slice(&text);
+    // To keep the way to each field costs as much as to read it, so that is only done for what is refused.
+    serde_json::from_slice(&text).or_else(|_| json_with_paths(&text, refuse))
+}
+
+/// The same value; an error says which field it is about.
+fn json_with_paths<T: DeserializeOwned>(text: &[u8], refuse: fn(Fault) -> Error) -> Result<T, Error> {
+    let mut deserializer = serde_json::Deserializer::from_slice(text);
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let path = error.path().to_string();
         let reason = error.into_inner();

@@ -17,8 +17,11 @@ use crate::error::ErrorBody;
 
 /// Rows of a piece.
 const PIECE: usize = 512;
+/// About how many bytes a row has, and what stands around all rows.
+const ROW: usize = 128;
+const ENDS: usize = 256;
 /// Bytes of a piece that is made of several short answers.
-const PIECE_BYTES: usize = PIECE * 128;
+const PIECE_BYTES: usize = PIECE * ROW;
 
 /// The answer to a query.
 #[derive(Debug, Serialize, ToSchema)]
@@ -100,12 +103,15 @@ trait Written: Send + 'static {
     /// Whether there is no more of it.
     fn is_done(&self) -> bool;
 
+    /// About how many bytes the next piece has.
+    fn expected(&self) -> usize;
+
     /// The next piece, if there is one.
     fn next_piece(&mut self) -> Option<serde_json::Result<Bytes>> {
         if self.is_done() {
             return None;
         }
-        let mut out = Vec::with_capacity(PIECE_BYTES);
+        let mut out = Vec::with_capacity(self.expected());
         Some(self.piece(&mut out).map(|()| out.into()))
     }
 }
@@ -171,6 +177,10 @@ impl Written for Pieces {
     fn is_done(&self) -> bool {
         self.done
     }
+
+    fn expected(&self) -> usize {
+        ENDS + (self.found.rows.len() - self.next).min(PIECE) * ROW
+    }
 }
 
 /// The response with an answer; a long one is written out as the client reads it.
@@ -231,6 +241,11 @@ impl Written for Parts {
 
     fn is_done(&self) -> bool {
         self.done
+    }
+
+    fn expected(&self) -> usize {
+        let each = |pieces: &Result<Box<Pieces>, _>| pieces.as_ref().map_or(ENDS, |pieces| pieces.expected());
+        self.rest.iter().map(each).sum::<usize>().min(PIECE_BYTES)
     }
 }
 
