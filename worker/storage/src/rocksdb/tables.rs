@@ -163,8 +163,8 @@ impl Weighter<PageKey, Arc<Directory>> for DirectoryBytes {
     }
 }
 
-/// What was found out about pages, and stays true as long as there are any of their layer: for a little query that takes
-/// longer than all else.
+/// What was found out about pages, which for a little query takes longer than all else. It stays true: layers don't change,
+/// and a process gives the number of one only once.
 struct Found {
     directories: quick_cache::sync::Cache<PageKey, Arc<Directory>, DirectoryBytes>,
     /// The page of a layer, metric and series, if there is one.
