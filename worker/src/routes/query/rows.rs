@@ -18,10 +18,10 @@ const ROW: usize = 64;
 const TEXT: usize = 48;
 /// Bytes of texts that are kept to be written again.
 const KEPT: usize = 256 << 10;
-/// From here on a number may be written with an exponent.
-const WHOLE: u64 = 1_000_000_000_000_000;
 /// After so many bytes of texts that weren't there, others are kept.
 const MISSED: usize = 4 * KEPT;
+/// From here on a number may be written with an exponent.
+const WHOLE: u64 = 1_000_000_000_000_000;
 
 /// A row of an answer. A number that overflowed is `null`.
 #[derive(Debug, Serialize, ToSchema)]
@@ -230,7 +230,7 @@ fn integer(integer: impl itoa::Integer, out: &mut Vec<u8>) {
 
 /// A number as serde writes it.
 fn number(number: f64, out: &mut Vec<u8>) {
-    // Most are small integers, which take a tenth of what finding the shortest decimal does.
+    // Whole numbers are frequent, and need no search for the shortest decimal.
     let whole = number as i64;
     if whole as f64 == number && whole.unsigned_abs() < WHOLE && (whole != 0 || number.is_sign_positive()) {
         integer(whole, out);
