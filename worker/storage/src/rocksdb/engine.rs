@@ -10,6 +10,7 @@ mod tests;
 #[cfg(test)]
 mod trust_test;
 mod turns;
+mod urgency;
 
 use std::collections::HashMap;
 use std::path::PathBuf;

@@ -12,7 +12,8 @@
 //!
 //! More at once than threads can work on would only hold memory: whoever waits for its turn holds none.
 //! Niceness decides who gets a core where there are fewer cores than lanes at work: of three threads on one, the quick
-//! one gets nearly three quarters.
+//! one gets nearly three quarters. Threads that are nice are also due last ([`give_way`]): they give their core to whoever
+//! else wakes, be it a write or a question that is little, at once.
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
@@ -20,6 +21,7 @@ use crate::model::Tenant;
 use crate::store::{Result, StoreError};
 
 use super::turns::{Turn, Turns};
+use super::urgency::give_way;
 
 /// A query over so many samples is done in a tenth of a millisecond.
 pub(super) const LITTLE_SAMPLES: u64 = 25_000;
@@ -111,24 +113,20 @@ fn pool(name: &'static str, threads: usize, niceness: i32) -> Result<ThreadPool>
     ThreadPoolBuilder::new()
         .num_threads(threads)
         .thread_name(move |at| format!("{name}-{at}"))
-        .start_handler(move |_| yield_to_others(niceness))
+        .start_handler(move |_| {
+            if niceness > 0 {
+                give_way(niceness)
+            }
+        })
         .build()
         .map_err(StoreError::internal)
-}
-
-/// Makes the calling thread nicer: Linux keeps niceness by thread. Where that isn't allowed, all are alike.
-fn yield_to_others(niceness: i32) {
-    if niceness > 0
-        && let Err(error) = rustix::process::nice(niceness)
-    {
-        tracing::debug!(%error, niceness, "a thread stays as urgent as the others");
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
+    use super::super::urgency::of_this_thread;
     use super::*;
 
     #[test]
@@ -155,9 +153,11 @@ mod tests {
     #[test]
     fn lanes_yield_to_those_with_fewer_samples() {
         let lanes = Lanes::new(1, 1_000_000).unwrap();
-        let niceness = |lane| lanes.pool(lane).install(|| rustix::process::nice(0).unwrap());
-        let of_this = rustix::process::nice(0).unwrap();
-        let all = [Lane::Quick, Lane::Light, Lane::Heavy].map(niceness);
-        assert_eq!(all, [0, 5, 10].map(|more| (of_this + more).min(19)));
+        let urgency = |lane| lanes.pool(lane).install(of_this_thread);
+        let (own, usual) = of_this_thread();
+        let [quick, light, heavy] = [Lane::Quick, Lane::Light, Lane::Heavy].map(urgency);
+        assert_eq!([quick, light, heavy].map(|(nice, _)| nice), [0, 5, 10].map(|more| (own + more).min(19)));
+        assert_eq!(quick.1, usual);
+        assert!(light.1 == heavy.1 && light.1 >= usual, "{light:?}, usually {usual:?}");
     }
 }
