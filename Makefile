@@ -103,7 +103,7 @@ neighbour: build ## Measure how much longer a tenant waits beside a noisy one (S
 # control changes how urgent threads are, as root.
 neighbour-slice:
 	$(BIN)/neighbour --seconds 5 --tries 5
-	test $$(id -u) -ne 0 || { $(BIN)/neighbour --seconds 5 --control; test $$? -eq 1; }
+	test $$(id -u) -ne 0 || { code=0; $(BIN)/neighbour --seconds 5 --control || code=$$?; test $$code -eq 1; }
 
 soak: build ## Write, ask and restart at half of what a worker can do, then compare (MINUTES=30; CONTROL=1 must fail)
 	$(BIN)/soak --minutes $(or $(MINUTES),30) $(if $(CONTROL),--forgetful)
