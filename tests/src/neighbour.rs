@@ -102,8 +102,13 @@ impl fmt::Display for Summary {
 
 /// Binds a process, with all its threads, to one core.
 fn bind(pid: u32, core: usize) {
-    let said = Command::new("taskset").args(["-acp", &core.to_string(), &pid.to_string()]).output();
-    assert!(said.is_ok_and(|said| said.status.success()), "taskset can't bind {pid} to core {core}");
+    must("taskset", &["-acp", &core.to_string(), &pid.to_string()]);
+}
+
+/// Runs a program that must succeed.
+fn must(program: &str, arguments: &[&str]) {
+    let said = Command::new(program).args(arguments).output();
+    assert!(said.is_ok_and(|said| said.status.success()), "{program} fails, told {arguments:?}");
 }
 
 /// Makes the threads of large questions more urgent than all others of a process; as root.
@@ -115,14 +120,10 @@ fn turn_around(pid: u32) {
     });
     let mut turned = 0;
     for thread in large.map(|thread| thread.file_name()) {
+        let thread = thread.to_str().expect("a number");
         // This also gives back turns of the usual length.
-        let usual = Command::new("chrt").args(["--other", "--pid", "0"]).arg(&thread).status();
-        let urgent = Command::new("renice").args(["-n", "-10", "-p"]).arg(&thread).output();
-        assert!(usual.is_ok_and(|said| said.success()), "chrt can't change {thread:?}");
-        assert!(
-            urgent.is_ok_and(|said| said.status.success()),
-            "renice can't change {thread:?}: this needs root"
-        );
+        must("chrt", &["--other", "--pid", "0", thread]);
+        must("renice", &["-n", "-10", "-p", thread]);
         turned += 1;
     }
     assert!(turned > 0, "the engine has threads for large questions");
