@@ -99,10 +99,10 @@ hostile: build ## Attack a worker's memory in every way (MEMORY=256 in MiB, SECO
 neighbour: build ## Measure how much longer a tenant waits beside a noisy one (SECONDS_EACH=60; CONTROL=1 must fail)
 	$(BIN)/neighbour --seconds $(or $(SECONDS_EACH),60) $(if $(CONTROL),--control)
 
-# The same, briefly, with what is built. What else the machine does only adds, so one fair run of five is enough; the
+# The same, briefly, with what is built. What else the machine does only adds, so one fair run of eight is enough; the
 # control changes how urgent threads are, as root.
 neighbour-slice:
-	$(BIN)/neighbour --seconds 5 --tries 5
+	$(BIN)/neighbour --seconds 10 --tries 8
 	test $$(id -u) -ne 0 || { code=0; $(BIN)/neighbour --seconds 5 --control || code=$$?; test $$code -eq 1; }
 
 soak: build ## Write, ask and restart at half of what a worker can do, then compare (MINUTES=30; CONTROL=1 must fail)
