@@ -294,7 +294,7 @@ fn refused_by_type(
 /// # Errors
 /// A text that YAML can't hold; none is known.
 pub fn print(config: &WorkerConfig) -> Result<String, serde_saphyr::SerializeError> {
-    serde_saphyr::to_string(config)
+    serde_saphyr::to_string(config).map(|text| substitute::escape(&text))
 }
 
 #[cfg(test)]
@@ -432,7 +432,11 @@ mod tests {
 
     #[test]
     fn what_is_printed_is_a_configuration() {
-        let printed = print(&WorkerConfig::default()).unwrap();
-        assert_eq!(parsed(&printed, Environment::default()).unwrap().config, WorkerConfig::default());
+        let mut odd = WorkerConfig::default();
+        odd.storage.clickhouse.username = Some("$${A} # ${B".to_owned());
+        for config in [WorkerConfig::default(), odd] {
+            let printed = print(&config).unwrap();
+            assert_eq!(parsed(&printed, Environment::default()).unwrap().config, config, "{printed}");
+        }
     }
 }

@@ -12,7 +12,7 @@ use super::ConfigError;
 pub fn substitute<'a>(text: &str, value_of: impl Fn(&str) -> Option<&'a str>) -> Result<String, ConfigError> {
     let mut replaced = String::with_capacity(text.len());
     for (at, line) in text.split_inclusive('\n').enumerate() {
-        if line.trim_start().starts_with('#') {
+        if is_comment(line) {
             replaced.push_str(line);
             continue;
         }
@@ -20,6 +20,18 @@ pub fn substitute<'a>(text: &str, value_of: impl Fn(&str) -> Option<&'a str>) ->
             .map_err(|reason| ConfigError::Substitution { line: at + 1, reason })?;
     }
     Ok(replaced)
+}
+
+/// The text of which [`substitute`] makes `text`, whatever the variables are.
+#[must_use]
+pub fn escape(text: &str) -> String {
+    let escaped = |line: &str| if is_comment(line) { line.to_owned() } else { line.replace("${", "$${") };
+    text.split_inclusive('\n').map(escaped).collect()
+}
+
+/// What looks like one; within a text over several lines it needn't be.
+fn is_comment(line: &str) -> bool {
+    line.trim_start().starts_with('#')
 }
 
 fn substitute_line<'a>(
@@ -86,6 +98,13 @@ mod tests {
             ("# ${B}\n  # ${B\na: ${A}\n", "# ${B}\n  # ${B\na: 1\n"),
         ] {
             assert_eq!(substituted(text).as_deref(), Ok(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_escaped_means_itself() {
+        for text in ["a: ${A}", "a: $${A}", "a: $$${A}${", "# ${B}\n  # ${\na: ${B\n", "a: $A $ {A}", ""] {
+            assert_eq!(substituted(&escape(text)).as_deref(), Ok(text));
         }
     }
 
