@@ -3,11 +3,13 @@
 //! `axum::serve` never closes a slow or idle connection; this loop gives each one its deadlines
 //! (`watch`), bounds how many there are (`Slots`), and drains them on the way out.
 
+mod again;
 mod slots;
 mod tls;
 mod watch;
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
@@ -34,6 +36,7 @@ use crate::metrics::Metrics;
 pub use slots::Slots;
 pub use tls::{Tls, TlsError};
 
+use again::Again;
 use watch::{Deadline, Timed, Watch};
 
 /// How long the loop waits after a failure to accept that isn't one connection's own (no descriptors left).
@@ -201,11 +204,11 @@ impl Shared {
         });
         let builder = self.builder();
         let mut connection = pin!(builder.serve_connection(TokioIo::new(watch.wrap(stream)), service));
-        let mut stopping = false;
+        let (again, mut stopping) = (Again::new(), false);
         loop {
             let deadline = watch.deadline();
             tokio::select! {
-                ended = connection.as_mut() => return ended.map_err(|error| error.to_string()),
+                ended = poll_fn(|context| again.poll(connection.as_mut(), context)) => return ended.map_err(|error| error.to_string()),
                 () = self.stop.now.cancelled() => return Err("the worker stops".to_owned()),
                 () = self.stop.gracefully.cancelled(), if !stopping => {
                     stopping = true;
