@@ -131,6 +131,46 @@ fn one_of_each_list_must_hold_in_every_kind_of_question() {
 }
 
 #[test]
+fn series_hold_what_rows_say() {
+    let worker = Worker::start();
+    let (client, t) = (worker.client(), base());
+    fleet(&client, t);
+    let series = |query: Value| client.rows(&with(query, json!({"layout": "series"})));
+    assert_eq!(
+        series(with(aggregate(t, "max"), json!({"groupBy": ["host"], "interval": "1m"}))),
+        [
+            json!({"groupKey": {"host": "a"}, "timestamps": [t], "values": [10.0], "counts": [3]}),
+            json!({"groupKey": {"host": "b"}, "timestamps": [t, t + 60_000], "values": [4.0, 3.0], "counts": [1, 1]}),
+            json!({"groupKey": {"host": "c"}, "timestamps": [t], "values": [7.0], "counts": [1]}),
+        ]
+    );
+    let one = series(aggregate(t, "sum"));
+    assert_eq!(one, [json!({"groupKey": {}, "values": [27.0], "counts": [6]})]);
+    let range = json!({"start": t, "end": t + 600_000});
+    let raw = json!({"queryType": "range", "metricName": "m", "timeRange": range, "limit": 5});
+    assert_eq!(
+        series(raw.clone()),
+        [
+            json!({"dimensions": {"host": "a", "region": "eu"},
+                   "timestamps": [t, t + 10_000, t + 20_000], "values": [1.0, 2.0, 10.0]}),
+            json!({"dimensions": {"host": "b", "region": "us"}, "timestamps": [t], "values": [4.0]}),
+            json!({"dimensions": {"host": "c"}, "timestamps": [t + 30_000], "values": [7.0]}),
+        ],
+        "the first five rows, whatever the layout"
+    );
+    assert_eq!(
+        client.post("/api/v1/query", &with(raw, json!({"layout": "rows"}))).expect(200)["truncated"],
+        true
+    );
+    let rate = json!({"queryType": "rate", "metricName": "m", "timeRange": range, "filters": {"host": "a"},
+                      "interval": "10m"});
+    let bucket = t.div_euclid(600_000) * 600_000;
+    assert_eq!(series(rate), [json!({"groupKey": {}, "timestamps": [bucket], "rates": [9.0 / 600.0]})]);
+    let none = with(aggregate(t, "sum"), json!({"metricName": "nothing"}));
+    assert!(series(none).is_empty());
+}
+
+#[test]
 fn rows_out_of_bounds_are_not_in_the_answer() {
     let worker = Worker::start();
     let (client, t) = (worker.client(), base());

@@ -59,7 +59,8 @@ impl RequestIds {
         RequestId(own.map_or_else(|| self.next(), Arc::from))
     }
 
-    fn next(&self) -> Arc<str> {
+    /// An id that no other request has, nor another query.
+    pub fn next(&self) -> Arc<str> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         format!("{:012x}-{number:x}", self.process & 0xffff_ffff_ffff).into()
     }

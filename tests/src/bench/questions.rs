@@ -162,6 +162,10 @@ impl Asked {
         if self.is_about_busy_ones() {
             set("having", json!({"gt": BUSY}));
         }
+        // As the others answer. Of the last samples each is of another series.
+        if !matches!(self.form, Form::LastPoint) {
+            set("layout", json!("series"));
+        }
         match self.hosts.as_slice() {
             [] => {}
             [host] => set("filters", json!({"hostname": host})),
@@ -263,10 +267,18 @@ impl Asked {
 
     fn read_rows(&self, metric: &str, answer: &Value, read: &mut Answer) {
         assert_eq!(answer["truncated"], false, "an answer without all its rows");
-        for row in answer["results"].as_array().expect("rows") {
-            let host = row["groupKey"]["hostname"].as_str().or(row["dimensions"]["hostname"].as_str());
-            let time = row["timestamp"].as_i64().expect("a time");
-            self.put(metric, host, time, row["value"].as_f64().expect("a number"), read);
+        for result in answer["results"].as_array().expect("results") {
+            let host = result["groupKey"]["hostname"].as_str().or(result["dimensions"]["hostname"].as_str());
+            let list = |one: &str, many: &str| match &result[one] {
+                Value::Null => result[many].as_array().expect("a list").clone(),
+                one => vec![one.clone()],
+            };
+            let (times, values) = (list("timestamp", "timestamps"), list("value", "values"));
+            assert_eq!(times.len(), values.len(), "a time for each number");
+            for (time, value) in times.iter().zip(&values) {
+                let (time, value) = (time.as_i64().expect("a time"), value.as_f64().expect("a number"));
+                self.put(metric, host, time, value, read);
+            }
         }
     }
 
@@ -376,8 +388,9 @@ mod tests {
     fn a_batch_reads_as_the_answers_for_its_metrics() {
         let asked = drawn("single-groupby-5-1-1");
         let part = |value: usize| {
-            let row = json!({"groupKey": {}, "timestamp": asked.start, "value": value, "count": 6});
-            json!({"results": [row], "truncated": false})
+            let series =
+                json!({"groupKey": {}, "timestamps": [asked.start], "values": [value], "counts": [6]});
+            json!({"results": [series], "truncated": false})
         };
         let answers: Vec<Value> = (0..5).map(part).collect();
         let read = asked.read(Kind::Luminate, &[(None, answer(json!({"answers": answers})))]);

@@ -93,7 +93,7 @@ pub async fn export(
     let permit = state.limits.transfer(&caller.caller, Transfer::Export)?;
     let admitted = state.gate.enter(Class::HeavyQuery).await?;
     let encoding = accepted(&headers);
-    let mut exporter = Exporter::begin(&state, store, caller.tenant(), wanted, (permit, admitted))?;
+    let mut exporter = Exporter::begin(&state, store, caller.tenant(), wanted, (permit, admitted));
     let layout = exporter.layout().await?;
     let kind =
         if matches!(layout, Layout::Csv(_)) { "text/csv; charset=utf-8; header=present" } else { NDJSON };
@@ -192,9 +192,9 @@ impl Exporter {
         tenant: &Tenant,
         wanted: Wanted,
         places: (TransferPermit, Admitted),
-    ) -> Result<Self, Error> {
-        let context = query::reading(state, tenant, DEADLINE)?;
-        Ok(Self {
+    ) -> Self {
+        let context = query::reading(state, tenant, DEADLINE);
+        Self {
             store,
             tenant: tenant.clone(),
             metrics: wanted.metric.iter().cloned().collect(),
@@ -206,7 +206,7 @@ impl Exporter {
             writer: None,
             ended: false,
             _places: places,
-        })
+        }
     }
 
     /// How samples are written; for CSV the keys of all metrics are the columns.

@@ -4,6 +4,7 @@ mod answer;
 pub mod batch;
 pub mod body;
 mod rows;
+mod series;
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,7 @@ use luminate_storage::store::{MetricsStore, Plan, QueryContext, StoreError};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use self::answer::{Found, Layout, Summary, response};
+use self::answer::{Format, Found, Summary, response};
 use self::body::{QueryBody, QueryType, Question};
 use self::rows::Rows;
 use super::input;
@@ -35,7 +36,7 @@ const EXPECTED_ROWS: usize = 10_000;
 /// Bytes of memory that a row of an answer is expected to take.
 const EXPECTED_ROW: usize = 256;
 
-/// Answers a question. With `Accept: application/x-ndjson` each row is a line, and the last line is
+/// Answers a question. With `Accept: application/x-ndjson` each row, or series, is a line, and the last line is
 /// `{"summary": …}`. A client that hangs up cancels its query.
 #[utoipa::path(
     post,
@@ -43,7 +44,7 @@ const EXPECTED_ROW: usize = 256;
     tag = "query",
     request_body = QueryBody,
     responses(
-        (status = 200, description = "The rows", content(
+        (status = 200, description = "The rows, or series of them", content(
             (QueryAnswer = "application/json"),
             (String = "application/x-ndjson"),
         )),
@@ -58,10 +59,10 @@ pub async fn query(
     body: Received,
 ) -> Result<Response, Error> {
     let question = question(&state, &headers, &body)?;
-    let layout = if input::wants_ndjson(&headers) { Layout::Lines } else { Layout::Object };
+    let format = if input::wants_ndjson(&headers) { Format::Lines } else { Format::Object };
     let place = enter(&state, &caller.caller, &question.query).await?;
     let found = work(&state, caller.tenant(), &question, place).await?;
-    Ok(response(found, layout))
+    Ok(response(found, format))
 }
 
 /// What a question needs to be at work, until it is answered: two places, and room for its answer.
@@ -89,7 +90,7 @@ async fn enter(state: &AppState, caller: &Caller, query: &Query) -> Result<Place
 /// Answers a question that was let in, and gives its places back.
 async fn work(state: &AppState, tenant: &Tenant, question: &Question, place: Place) -> Result<Found, Error> {
     let store = state.store()?;
-    let context = context(state, tenant, question)?;
+    let context = context(state, tenant, question);
     // Dropped with this future when the client hangs up: the store's scan sees it and stops.
     let _cancel_on_drop = context.cancel.clone().drop_guard();
     let start = Instant::now();
@@ -100,7 +101,7 @@ async fn work(state: &AppState, tenant: &Tenant, question: &Question, place: Pla
     let bytes = rows.bytes();
     held.shrink_to(bytes);
     held.grow_within(bytes, Class::LightQuery.share())?;
-    Ok(Found::new(rows, summary, held))
+    Ok(Found::new(rows, question.layout, summary, held))
 }
 
 fn question(state: &AppState, headers: &HeaderMap, body: &Received) -> Result<Question, Error> {
@@ -116,19 +117,18 @@ fn most_rows(query: &Query) -> usize {
     }
 }
 
-fn context(state: &AppState, tenant: &Tenant, question: &Question) -> Result<QueryContext, Error> {
+fn context(state: &AppState, tenant: &Tenant, question: &Question) -> QueryContext {
     let max_scanned_samples = state.config.query_limits.max_scanned_samples;
-    Ok(QueryContext { max_scanned_samples, ..reading(state, tenant, question.timeout)? })
+    QueryContext { max_scanned_samples, ..reading(state, tenant, question.timeout) }
 }
 
 /// The context of something that reads for `tenant`, under an id of its own.
-pub(super) fn reading(state: &AppState, tenant: &Tenant, timeout: Duration) -> Result<QueryContext, Error> {
-    let random = getrandom::u64().map_err(|error| Error::Internal(error.to_string()))?;
-    Ok(QueryContext {
-        id: format!("{tenant}-{random:016x}"),
+pub(super) fn reading(state: &AppState, tenant: &Tenant, timeout: Duration) -> QueryContext {
+    QueryContext {
+        id: format!("{tenant}-{}", state.request_ids.next()),
         max_memory: state.config.query_limits.max_memory.bytes(),
         ..QueryContext::with_timeout(timeout)
-    })
+    }
 }
 
 async fn run(
@@ -253,6 +253,17 @@ mod tests {
                 json!({"queryType": "rate", "metricName": "m", "timeRange": {"start": NOW, "end": NOW + 60_000}, "interval": "20s"}),
                 json!([{"groupKey": {}, "timestamp": NOW, "rate": 0.1}]),
             ),
+            (
+                aggregate(json!({"interval": "15s", "layout": "series"})),
+                json!([{"groupKey": {}, "timestamps": [NOW, NOW + 15_000], "values": [4.0, 7.0], "counts": [2, 1]}]),
+            ),
+            (
+                aggregate(json!({"groupBy": ["region"], "layout": "series"})),
+                json!([
+                    {"groupKey": {}, "values": [7.0], "counts": [1]},
+                    {"groupKey": {"region": "eu"}, "values": [4.0], "counts": [2]},
+                ]),
+            ),
             (aggregate(json!({"metricName": "nothing"})), json!([])),
         ] {
             let answer = app.post("/api/v1/query", &body).await;
@@ -324,6 +335,10 @@ mod tests {
             (
                 json!({"timeRange": "1h"}),
                 "400 INVALID_QUERY timeRange: invalid type: string \"1h\", expected an object with start and end, or with relative",
+            ),
+            (
+                json!({"layout": "columns"}),
+                "400 INVALID_QUERY layout: unknown variant `columns`, expected `rows` or `series`",
             ),
             (json!({"limit": -1}), "400 INVALID_QUERY limit: invalid value: integer `-1`, expected u64"),
         ] {

@@ -30,6 +30,8 @@ pub const WORDS: &[&str] = &[
     "\"interval\":",
     "\"maxGap\":",
     "\"limit\":",
+    "\"layout\":",
+    "\"series\"",
     "\"timeout\":",
     "\"5m\"",
     "\"2026-01-01T00:00:00Z\"",

@@ -194,29 +194,29 @@ struct Summary {
     truncated: bool,
 }
 
-/// The rows of a query's answer, each as its text, and what they cost; `kind` is the query's type.
+/// The rows of a query's answer and what they cost; `kind` is the query's type, `read` reads a result's rows from its text.
 ///
 /// # Errors
 /// An error instead of an answer, or an odd one.
 pub fn answer<Row>(
     response: &Response,
     kind: &str,
-    read: impl Fn(&str) -> serde_json::Result<Row>,
+    read: impl Fn(&str) -> serde_json::Result<Vec<Row>>,
 ) -> Result<Answer<Row>> {
     if response.status != 200 {
         return Err(failure(response));
     }
     let wrong = |error: serde_json::Error| odd(&error.to_string(), response);
     let text = std::str::from_utf8(&response.body).map_err(|_| odd("not UTF-8", response))?;
-    let (rows, stats) = match response.header("content-type") {
+    let (results, stats) = match response.header("content-type") {
         Some("application/json") => {
             let whole: Whole<'_> = serde_json::from_str(text).map_err(wrong)?;
             if whole.query_type != kind {
                 return Err(odd("another type of query", response));
             }
             let Whole { points_scanned, series_matched, truncated, .. } = whole;
-            let rows = whole.results.iter().map(|row| row.get()).collect::<Vec<_>>();
-            (rows, QueryStats { points_scanned, series_matched, truncated })
+            let results = whole.results.iter().map(|result| result.get()).collect::<Vec<_>>();
+            (results, QueryStats { points_scanned, series_matched, truncated })
         }
         Some(NDJSON) => {
             let mut lines: Vec<&str> = text.strip_suffix('\n').unwrap_or(text).split('\n').collect();
@@ -227,8 +227,8 @@ pub fn answer<Row>(
         }
         _ => return Err(odd("another type of content", response)),
     };
-    let rows = rows.into_iter().map(read).collect::<serde_json::Result<_>>().map_err(wrong)?;
-    Ok(Answer { rows, stats })
+    let rows = results.into_iter().map(read).collect::<serde_json::Result<Vec<Vec<Row>>>>().map_err(wrong)?;
+    Ok(Answer { rows: rows.into_iter().flatten().collect(), stats })
 }
 
 #[derive(Deserialize)]
@@ -348,9 +348,55 @@ struct RangeLine<'a> {
 /// It isn't one.
 pub fn range_row(text: &str) -> serde_json::Result<RangeRow> {
     let RangeLine { timestamp, value, dimensions } = serde_json::from_str(text)?;
-    let pairs = dimensions.iter().map(|(key, value)| (key.as_str(), value.as_str()));
-    let dimensions = Dimensions::new(pairs, &DimensionLimits::default()).map_err(serde::de::Error::custom)?;
-    Ok(RangeRow { timestamp, value: number(value)?, dimensions })
+    Ok(RangeRow { timestamp, value: number(value)?, dimensions: of_pairs(&dimensions)? })
+}
+
+fn of_pairs(pairs: &BTreeMap<String, String>) -> serde_json::Result<Dimensions> {
+    let pairs = pairs.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+    Dimensions::new(pairs, &DimensionLimits::default()).map_err(serde::de::Error::custom)
+}
+
+/// The numbers of a list that has one for each of `count` rows, of which there is at least one.
+fn list(values: &[&RawValue], count: usize) -> serde_json::Result<Vec<f64>> {
+    if values.len() != count || count == 0 {
+        return Err(serde::de::Error::custom("lists of a series that aren't equally long, or empty"));
+    }
+    values.iter().map(|value| number(value)).collect()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RangeLists<'a> {
+    dimensions: BTreeMap<String, String>,
+    timestamps: Vec<i64>,
+    #[serde(borrow)]
+    values: Vec<&'a RawValue>,
+}
+
+/// The raw samples of a series.
+///
+/// # Errors
+/// They aren't.
+pub fn range_series(text: &str) -> serde_json::Result<Vec<RangeRow>> {
+    let RangeLists { dimensions, timestamps, values } = serde_json::from_str(text)?;
+    let (dimensions, values) = (of_pairs(&dimensions)?, list(&values, timestamps.len())?);
+    let row = |(timestamp, value)| RangeRow { timestamp, value, dimensions: dimensions.clone() };
+    Ok(timestamps.into_iter().zip(values).map(row).collect())
+}
+
+/// Puts raw samples that stand by series, each of which is there once and in order, into the order of rows.
+///
+/// # Errors
+/// They don't stand so.
+pub fn by_time(rows: &mut [RangeRow]) -> Result<()> {
+    let of_series = |row: &RangeRow| (row.dimensions.clone(), row.timestamp);
+    if !rows.is_sorted_by(|one, other| of_series(one) < of_series(other)) {
+        return Err(StoreError::internal(
+            "series that aren't in their order, or samples that aren't in theirs",
+        ));
+    }
+    rows.sort_by_key(|row| (row.timestamp, row.dimensions.clone()));
+    Ok(())
 }
 
 #[derive(Deserialize)]
@@ -374,6 +420,34 @@ pub fn aggregate_row(text: &str, keys: &[DimensionKey]) -> serde_json::Result<Ag
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct AggregateLists<'a> {
+    group_key: BTreeMap<String, Arc<str>>,
+    timestamps: Option<Vec<i64>>,
+    #[serde(borrow)]
+    values: Vec<&'a RawValue>,
+    counts: Vec<u64>,
+}
+
+/// The aggregates of a group, of a query that grouped by `keys`.
+///
+/// # Errors
+/// They aren't.
+pub fn aggregate_series(text: &str, keys: &[DimensionKey]) -> serde_json::Result<Vec<AggregateRow>> {
+    let AggregateLists { group_key, timestamps, values, counts } = serde_json::from_str(text)?;
+    let (group, values) = (group(group_key, keys)?, list(&values, counts.len())?);
+    let timestamps = match timestamps {
+        Some(timestamps) => timestamps.into_iter().map(Some).collect(),
+        None => vec![None],
+    };
+    if timestamps.len() != values.len() {
+        return Err(serde::de::Error::custom("a group without a time for each number"));
+    }
+    let row = |((timestamp, value), count)| AggregateRow { group: group.clone(), timestamp, value, count };
+    Ok(timestamps.into_iter().zip(values).zip(counts).map(row).collect())
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct RateLine<'a> {
     group_key: BTreeMap<String, Arc<str>>,
     timestamp: i64,
@@ -388,6 +462,26 @@ struct RateLine<'a> {
 pub fn rate_row(text: &str, keys: &[DimensionKey]) -> serde_json::Result<RateRow> {
     let RateLine { group_key, timestamp, rate } = serde_json::from_str(text)?;
     Ok(RateRow { group: group(group_key, keys)?, timestamp, rate: number(rate)? })
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct RateLists<'a> {
+    group_key: BTreeMap<String, Arc<str>>,
+    timestamps: Vec<i64>,
+    #[serde(borrow)]
+    rates: Vec<&'a RawValue>,
+}
+
+/// The rates of a group, of a query that grouped by `keys`.
+///
+/// # Errors
+/// They aren't.
+pub fn rate_series(text: &str, keys: &[DimensionKey]) -> serde_json::Result<Vec<RateRow>> {
+    let RateLists { group_key, timestamps, rates } = serde_json::from_str(text)?;
+    let (group, rates) = (group(group_key, keys)?, list(&rates, timestamps.len())?);
+    let row = |(timestamp, rate)| RateRow { group: group.clone(), timestamp, rate };
+    Ok(timestamps.into_iter().zip(rates).map(row).collect())
 }
 
 fn group(mut values: BTreeMap<String, Arc<str>>, keys: &[DimensionKey]) -> serde_json::Result<GroupKey> {
@@ -427,6 +521,39 @@ mod tests {
                 serde_json::to_string(&value).unwrap()
             );
             assert_eq!(range_row(&text).unwrap().value.to_bits(), value.to_bits());
+        }
+    }
+
+    #[test]
+    fn series_are_read_strictly() {
+        let keys = [DimensionKey::new("k").unwrap()];
+        let aggregates =
+            |lists: &str| aggregate_series(&format!(r#"{{"groupKey":{{"k":"a"}},{lists}}}"#), &keys);
+        let rows = aggregates(r#""timestamps":[1,2],"values":[0.5,null],"counts":[3,4]"#).unwrap();
+        let read: Vec<_> = rows.iter().map(|row| (row.timestamp, row.value.is_nan(), row.count)).collect();
+        assert_eq!(read, [(Some(1), false, 3), (Some(2), true, 4)]);
+        assert_eq!(aggregates(r#""values":[0.5],"counts":[3]"#).unwrap()[0].timestamp, None);
+        for bad in [
+            r#""values":[0.5,1],"counts":[3,4]"#,
+            r#""timestamps":[1],"values":[0.5,1],"counts":[3,4]"#,
+            r#""timestamps":[1,2],"values":[0.5],"counts":[3,4]"#,
+            r#""timestamps":[],"values":[],"counts":[]"#,
+        ] {
+            assert!(aggregates(bad).is_err(), "{bad}");
+        }
+        let raw = |host: &str, times: &str| {
+            range_series(&format!(
+                r#"{{"dimensions":{{"host":"{host}"}},"timestamps":{times},"values":[1,2]}}"#
+            ))
+            .unwrap()
+        };
+        let mut rows = [raw("a", "[1,3]"), raw("b", "[1,2]")].concat();
+        by_time(&mut rows).unwrap();
+        assert_eq!(rows.iter().map(|row| row.timestamp).collect::<Vec<_>>(), [1, 1, 2, 3]);
+        for bad in
+            [vec![raw("b", "[1,2]"), raw("a", "[1,3]")], vec![raw("a", "[3,1]")], vec![raw("a", "[1,2]"); 2]]
+        {
+            assert!(by_time(&mut bad.concat()).is_err());
         }
     }
 

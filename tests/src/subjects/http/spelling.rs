@@ -77,12 +77,15 @@ impl<'a> Speller<'a> {
         self.object(fields)
     }
 
-    /// The body of a query that may take `timeout` milliseconds.
-    pub fn query(&mut self, query: &Query, timeout: u64) -> String {
+    /// The body of a query that may take `timeout` milliseconds, whose rows are to come as series or one by one.
+    pub fn query(&mut self, query: &Query, timeout: u64, in_series: bool) -> String {
         let (selector, range) = (query.selector(), query.range());
         let mut fields = vec![("metricName", self.text(selector.metric.as_str()))];
         fields.push(("timeRange", self.range(&range)));
         fields.push(("timeout", format!("\"{timeout}ms\"")));
+        if in_series || self.shuffled {
+            fields.push(("layout", self.text(if in_series { "series" } else { "rows" })));
+        }
         self.filters(selector, &mut fields);
         let bounds: Vec<_> =
             query.having().bounds().map(|(name, _, bound)| (name, self.number(bound))).collect();

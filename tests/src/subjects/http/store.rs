@@ -194,20 +194,23 @@ impl HttpStore {
         Ok(WriteOutcome { refused, durable: written.durable })
     }
 
-    /// Asks a question; its rows as lines or in one object.
+    /// Asks a question; its rows, or series of them, as lines or in one object. `row` and `series` read one;
+    /// the answer is whether they came as series.
     fn ask<Row>(
         &self,
         tenant: &Tenant,
         query: &Query,
         context: &QueryContext,
-        read: impl Fn(&str) -> serde_json::Result<Row>,
-    ) -> Result<Answer<Row>> {
+        row: impl Fn(&str) -> serde_json::Result<Row>,
+        series: impl Fn(&str) -> serde_json::Result<Vec<Row>>,
+    ) -> Result<(Answer<Row>, bool)> {
+        let in_series = self.draw(Rng::bool);
         let left = context.deadline.saturating_duration_since(tokio::time::Instant::now()).as_millis();
         let timeout = u64::try_from(left).unwrap_or(u64::MAX).max(1);
         let response = match self.draw(|random| random.usize(..8)) {
-            0 => self.asked_in_a_batch(tenant, query, timeout)?,
+            0 => self.asked_in_a_batch(tenant, query, timeout, in_series)?,
             way => {
-                let body = self.spell(|speller| speller.query(query, timeout));
+                let body = self.spell(|speller| speller.query(query, timeout, in_series));
                 let mut ask = Ask::json("POST", "/api/v1/query", body);
                 if way % 2 == 0 {
                     ask.headers.push(("accept", NDJSON));
@@ -220,16 +223,25 @@ impl HttpStore {
             Query::Aggregate(_) => "aggregate",
             Query::Rate(_) => "rate",
         };
-        let answer = answers::answer(&response, kind, read)?;
+        let answer = match in_series {
+            true => answers::answer(&response, kind, series)?,
+            false => answers::answer(&response, kind, |text| Ok(vec![row(text)?]))?,
+        };
         context.scanned.fetch_add(answer.stats.points_scanned, Ordering::Relaxed);
-        Ok(answer)
+        Ok((answer, in_series))
     }
 
     /// The same question a few times in one batch, and one of the answers.
-    fn asked_in_a_batch(&self, tenant: &Tenant, query: &Query, timeout: u64) -> Result<Response> {
+    fn asked_in_a_batch(
+        &self,
+        tenant: &Tenant,
+        query: &Query,
+        timeout: u64,
+        in_series: bool,
+    ) -> Result<Response> {
         let times = self.draw(|random| random.usize(1..=3));
         let queries: Vec<String> =
-            (0..times).map(|_| self.spell(|speller| speller.query(query, timeout))).collect();
+            (0..times).map(|_| self.spell(|speller| speller.query(query, timeout, in_series))).collect();
         let body = format!("{{\"queries\":[{}]}}", queries.join(","));
         let mut parts = answers::parts(&self.send(tenant, Ask::json("POST", "/api/v1/query/batch", body))?)?;
         if parts.len() != times {
@@ -397,7 +409,13 @@ impl MetricsStore for HttpStore {
         query: &RangeQuery,
         context: &QueryContext,
     ) -> Result<Answer<RangeRow>> {
-        self.ask(tenant, &Query::Range(query.clone()), context, answers::range_row)
+        let query = Query::Range(query.clone());
+        let (mut answer, in_series) =
+            self.ask(tenant, &query, context, answers::range_row, answers::range_series)?;
+        if in_series {
+            answers::by_time(&mut answer.rows)?;
+        }
+        Ok(answer)
     }
 
     async fn aggregate(
@@ -406,8 +424,9 @@ impl MetricsStore for HttpStore {
         query: &AggregateQuery,
         context: &QueryContext,
     ) -> Result<Answer<AggregateRow>> {
-        let read = |text: &str| answers::aggregate_row(text, &query.group_by);
-        self.ask(tenant, &Query::Aggregate(query.clone()), context, read)
+        let row = |text: &str| answers::aggregate_row(text, &query.group_by);
+        let series = |text: &str| answers::aggregate_series(text, &query.group_by);
+        Ok(self.ask(tenant, &Query::Aggregate(query.clone()), context, row, series)?.0)
     }
 
     async fn rate(
@@ -416,8 +435,9 @@ impl MetricsStore for HttpStore {
         query: &RateQuery,
         context: &QueryContext,
     ) -> Result<Answer<RateRow>> {
-        let read = |text: &str| answers::rate_row(text, &query.group_by);
-        self.ask(tenant, &Query::Rate(query.clone()), context, read)
+        let row = |text: &str| answers::rate_row(text, &query.group_by);
+        let series = |text: &str| answers::rate_series(text, &query.group_by);
+        Ok(self.ask(tenant, &Query::Rate(query.clone()), context, row, series)?.0)
     }
 
     async fn export(
@@ -444,7 +464,7 @@ impl MetricsStore for HttpStore {
     }
 
     async fn explain(&self, tenant: &Tenant, query: &Query) -> Result<Plan> {
-        let body = self.spell(|speller| speller.query(query, 10_000));
+        let body = self.spell(|speller| speller.query(query, 10_000, false));
         let response = self.send(tenant, Ask::json("POST", "/api/v1/query/explain", body))?;
         let mut fields = Fields::of(&response)?;
         fields.take::<String>("queryType")?;

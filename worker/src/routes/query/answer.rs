@@ -10,18 +10,16 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::super::input::NDJSON;
-use super::body::QueryType;
-use super::rows::{ResultRow, Rows, Writer};
+use super::body::{Layout, QueryType};
+use super::rows::{ResultRow, RowWriter, Rows};
+use super::series::{ResultSeries, SeriesWriter};
 use crate::body::Share;
 use crate::error::ErrorBody;
 
-/// Rows of a piece.
-const PIECE: usize = 512;
-/// About how many bytes a row has, and what stands around all rows.
-const ROW: usize = 128;
+/// Bytes of a piece, about.
+pub const PIECE: usize = 64 << 10;
+/// Bytes of what stands around all rows, at most.
 const ENDS: usize = 256;
-/// Bytes of a piece that is made of several short answers.
-const PIECE_BYTES: usize = PIECE * ROW;
 
 /// The answer to a query.
 #[derive(Debug, Serialize, ToSchema)]
@@ -29,8 +27,8 @@ const PIECE_BYTES: usize = PIECE * ROW;
 pub struct QueryAnswer {
     /// What was asked.
     pub query_type: QueryType,
-    /// The rows: of a range query, an aggregate query or a rate query.
-    pub results: Vec<ResultRow>,
+    /// The rows of a range query, an aggregate query or a rate query, or series of them.
+    pub results: Vec<QueryResult>,
     /// How long the store worked, in milliseconds.
     pub execution_time_ms: f64,
     /// Samples looked at, by value or by summary.
@@ -39,6 +37,16 @@ pub struct QueryAnswer {
     pub series_matched: u64,
     /// Whether `limit` left a row out.
     pub truncated: bool,
+}
+
+/// A part of an answer, as the query's type and layout say.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum QueryResult {
+    /// Of the layout `rows`.
+    Row(ResultRow),
+    /// Of the layout `series`.
+    Series(ResultSeries),
 }
 
 /// What a query cost and left out: the end of its answer.
@@ -73,25 +81,27 @@ impl Summary {
 #[derive(Debug)]
 pub struct Found {
     rows: Rows,
+    layout: Layout,
     summary: Summary,
     /// Memory of the rows, held until the last is sent.
     _held: Share,
 }
 
 impl Found {
-    /// Rows, what they cost, and what holds their memory.
+    /// Rows in the order of the contract and how they are to be laid out, what they cost, and what holds their memory.
     #[must_use]
-    pub fn new(rows: Rows, summary: Summary, held: Share) -> Self {
-        Self { rows, summary, _held: held }
+    pub fn new(rows: Rows, layout: Layout, summary: Summary, held: Share) -> Self {
+        let rows = if layout == Layout::Series { rows.by_series() } else { rows };
+        Self { rows, layout, summary, _held: held }
     }
 }
 
-/// How an answer is laid out.
+/// How an answer is framed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Layout {
+pub enum Format {
     /// One JSON object.
     Object,
-    /// A row a line, then the summary.
+    /// A row or series a line, then the summary.
     Lines,
 }
 
@@ -116,29 +126,38 @@ trait Written: Send + 'static {
     }
 }
 
+enum Writer {
+    Rows(RowWriter),
+    Series(SeriesWriter),
+}
+
 /// An answer that is written out piece by piece.
 struct Pieces {
     found: Found,
-    layout: Layout,
-    next: usize,
+    format: Format,
+    begun: bool,
     done: bool,
     writer: Writer,
 }
 
 impl Pieces {
-    fn new(found: Found, layout: Layout) -> Self {
-        Self { found, layout, next: 0, done: false, writer: Writer::default() }
+    fn new(found: Found, format: Format) -> Self {
+        let writer = match found.layout {
+            Layout::Rows => Writer::Rows(RowWriter::default()),
+            Layout::Series => Writer::Series(SeriesWriter::default()),
+        };
+        Self { found, format, begun: false, done: false, writer }
     }
 
     fn end(&self, out: &mut Vec<u8>) -> serde_json::Result<()> {
-        match self.layout {
-            Layout::Object => {
+        match self.format {
+            Format::Object => {
                 // The summary's fields stand beside the rows: its opening brace is dropped.
                 out.extend_from_slice(b"],");
                 let summary = serde_json::to_vec(&self.found.summary)?;
                 out.extend_from_slice(summary.strip_prefix(b"{").unwrap_or(&summary));
             }
-            Layout::Lines => {
+            Format::Lines => {
                 out.extend_from_slice(b"{\"summary\":");
                 serde_json::to_writer(&mut *out, &self.found.summary)?;
                 out.extend_from_slice(b"}\n");
@@ -151,27 +170,16 @@ impl Pieces {
 impl Written for Pieces {
     fn piece(&mut self, out: &mut Vec<u8>) -> serde_json::Result<()> {
         let rows = &self.found.rows;
-        if self.next == 0 && self.layout == Layout::Object {
+        if !std::mem::replace(&mut self.begun, true) && self.format == Format::Object {
             out.extend_from_slice(b"{\"queryType\":");
             serde_json::to_writer(&mut *out, &rows.query_type())?;
             out.extend_from_slice(b",\"results\":[");
         }
-        let until = rows.len().min(self.next + PIECE);
-        for at in self.next..until {
-            if at > 0 && self.layout == Layout::Object {
-                out.push(b',');
-            }
-            self.writer.row(rows, at, out)?;
-            if self.layout == Layout::Lines {
-                out.push(b'\n');
-            }
-        }
-        self.next = until;
-        if until == rows.len() {
-            self.done = true;
-            self.end(out)?;
-        }
-        Ok(())
+        self.done = match &mut self.writer {
+            Writer::Rows(writer) => writer.piece(rows, self.format, out)?,
+            Writer::Series(writer) => writer.piece(rows, self.format, out)?,
+        };
+        if self.done { self.end(out) } else { Ok(()) }
     }
 
     fn is_done(&self) -> bool {
@@ -179,14 +187,18 @@ impl Written for Pieces {
     }
 
     fn expected(&self) -> usize {
-        ENDS + (self.found.rows.len() - self.next).min(PIECE) * ROW
+        let left = match &self.writer {
+            Writer::Rows(writer) => writer.expected(&self.found.rows),
+            Writer::Series(writer) => writer.expected(&self.found.rows),
+        };
+        ENDS + left.min(PIECE)
     }
 }
 
 /// The response with an answer; a long one is written out as the client reads it.
-pub fn response(found: Found, layout: Layout) -> Response {
-    let kind = if layout == Layout::Lines { NDJSON } else { "application/json" };
-    in_pieces(Pieces::new(found, layout), kind)
+pub fn response(found: Found, format: Format) -> Response {
+    let kind = if format == Format::Lines { NDJSON } else { "application/json" };
+    in_pieces(Pieces::new(found, format), kind)
 }
 
 /// The response of what is written in pieces: whole where it is done after the first.
@@ -215,7 +227,7 @@ impl Written for Parts {
         if !std::mem::replace(&mut self.begun, true) {
             out.extend_from_slice(b"{\"answers\":[");
         }
-        while out.len() < PIECE_BYTES {
+        while out.len() < PIECE {
             match self.rest.front_mut() {
                 Some(Ok(pieces)) => {
                     pieces.piece(out)?;
@@ -245,13 +257,13 @@ impl Written for Parts {
 
     fn expected(&self) -> usize {
         let each = |pieces: &Result<Box<Pieces>, _>| pieces.as_ref().map_or(ENDS, |pieces| pieces.expected());
-        self.rest.iter().map(each).sum::<usize>().min(PIECE_BYTES)
+        self.rest.iter().map(each).sum::<usize>().min(PIECE)
     }
 }
 
 /// The response with the answers to a batch, each of which may be an error instead.
 pub fn response_of_many(answers: Vec<Result<Found, ErrorBody>>) -> Response {
-    let pieces = |found| Box::new(Pieces::new(found, Layout::Object));
+    let pieces = |found| Box::new(Pieces::new(found, Format::Object));
     let rest = answers.into_iter().map(|answer| answer.map(pieces)).collect();
     in_pieces(Parts { rest, begun: false, done: false }, "application/json")
 }
@@ -265,6 +277,7 @@ mod tests {
     };
     use serde_json::{Value, json};
 
+    use super::super::rows::ROWS;
     use super::*;
 
     fn rows(count: i64) -> Rows {
@@ -275,19 +288,19 @@ mod tests {
 
     fn found(rows: Rows, stats: QueryStats) -> Found {
         let held = crate::body::BodyBudget::new(0, 0).share(None);
-        Found::new(rows, Summary::new(&stats, 0.001_234_567), held)
+        Found::new(rows, Layout::Rows, Summary::new(&stats, 0.001_234_567), held)
     }
 
-    async fn text(rows: Rows, layout: Layout) -> String {
+    async fn text(rows: Rows, format: Format) -> String {
         let stats = QueryStats { points_scanned: 7, series_matched: 1, truncated: true };
-        let body = response(found(rows, stats), layout).into_body();
+        let body = response(found(rows, stats), format).into_body();
         String::from_utf8(axum::body::to_bytes(body, usize::MAX).await.unwrap().to_vec()).unwrap()
     }
 
     #[tokio::test]
     async fn an_object_has_the_rows_and_what_they_cost() {
         let expected = r#"{"queryType":"range","results":[{"timestamp":0,"value":0.5,"dimensions":{"k":"\"ü\n"}}],"executionTimeMs":1.235,"pointsScanned":7,"seriesMatched":1,"truncated":true}"#;
-        assert_eq!(text(rows(1), Layout::Object).await, expected);
+        assert_eq!(text(rows(1), Format::Object).await, expected);
     }
 
     #[tokio::test]
@@ -296,23 +309,34 @@ mod tests {
             [DimensionKey::new("a").unwrap(), DimensionKey::new("b").unwrap()].into();
         let group: GroupKey = [None, Some("x".into())].into();
         let row = AggregateRow { group: group.clone(), timestamp: None, value: f64::INFINITY, count: 2 };
-        let aggregate = text(Rows::Aggregate(vec![row], keys.clone()), Layout::Lines).await;
+        let aggregate = text(Rows::Aggregate(vec![row], keys.clone()), Format::Lines).await;
         assert!(
             aggregate.starts_with("{\"groupKey\":{\"b\":\"x\"},\"value\":null,\"count\":2}\n{\"summary\":"),
             "{aggregate}"
         );
         let row = RateRow { group, timestamp: 5, rate: f64::NAN };
-        let rate = text(Rows::Rate(vec![row], keys), Layout::Lines).await;
+        let rate = text(Rows::Rate(vec![row], keys), Format::Lines).await;
         assert!(rate.starts_with("{\"groupKey\":{\"b\":\"x\"},\"timestamp\":5,\"rate\":null}\n"), "{rate}");
     }
 
     #[tokio::test]
-    async fn long_answers_are_whole_in_both_layouts() {
-        for count in [0, 1, PIECE, PIECE + 1, 3 * PIECE] {
+    async fn series_stand_where_rows_would() {
+        let held = crate::body::BodyBudget::new(0, 0).share(None);
+        let stats = QueryStats { points_scanned: 7, series_matched: 1, truncated: true };
+        let found = Found::new(rows(2), Layout::Series, Summary::new(&stats, 0.001), held);
+        let body = response(found, Format::Object).into_body();
+        let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+        let expected = r#"{"queryType":"range","results":[{"dimensions":{"k":"\"ü\n"},"timestamps":[0,1],"values":[0.5,0.5]}],"executionTimeMs":1.0,"pointsScanned":7,"seriesMatched":1,"truncated":true}"#;
+        assert_eq!(String::from_utf8_lossy(&bytes), expected);
+    }
+
+    #[tokio::test]
+    async fn long_answers_are_whole_in_both_formats() {
+        for count in [0, 1, ROWS, ROWS + 1, 3 * ROWS] {
             let object: Value =
-                serde_json::from_str(&text(rows(count as i64), Layout::Object).await).unwrap();
+                serde_json::from_str(&text(rows(count as i64), Format::Object).await).unwrap();
             assert_eq!(object["results"].as_array().unwrap().len(), count);
-            let lines = text(rows(count as i64), Layout::Lines).await;
+            let lines = text(rows(count as i64), Format::Lines).await;
             let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
             assert_eq!(lines.len(), count + 1);
             assert!(lines[..count].iter().enumerate().all(|(at, line)| line["timestamp"] == at));
@@ -326,7 +350,7 @@ mod tests {
     #[tokio::test]
     async fn many_answers_are_each_as_if_alone_and_in_order() {
         let error = || crate::error::Error::NotFound.body(None);
-        let counts = [1, 0, 3 * PIECE, 7, PIECE];
+        let counts = [1, 0, 3 * ROWS, 7, ROWS];
         for refused in 0..=counts.len() {
             let (mut answers, mut expected) = (Vec::new(), Vec::new());
             for (at, count) in counts.into_iter().enumerate() {
@@ -336,7 +360,7 @@ mod tests {
                 }
                 let stats = QueryStats { points_scanned: 7, series_matched: 1, truncated: true };
                 answers.push(Ok(found(rows(count as i64), stats)));
-                expected.push(text(rows(count as i64), Layout::Object).await);
+                expected.push(text(rows(count as i64), Format::Object).await);
             }
             let body = response_of_many(answers).into_body();
             let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap();

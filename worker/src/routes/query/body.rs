@@ -60,6 +60,8 @@ pub struct QueryBody {
     /// Most rows of the answer; default 1000.
     #[schema(minimum = 1, maximum = 10_000)]
     pub limit: Option<u64>,
+    /// How the rows are laid out; default `rows`.
+    pub layout: Option<Layout>,
     /// Most time that the query may take; default 10s, cut to 30s.
     #[schema(value_type = Option<String>, example = "10s")]
     pub timeout: Option<DurationText>,
@@ -75,6 +77,17 @@ pub enum QueryType {
     Aggregate,
     /// Increase of counters per second, per group and bucket.
     Rate,
+}
+
+/// How the rows of an answer are laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Layout {
+    /// One object for each row.
+    #[default]
+    Rows,
+    /// One object for each series or group, with its rows' times and numbers as lists.
+    Series,
 }
 
 /// How samples become one number.
@@ -262,6 +275,8 @@ pub struct Question {
     pub query: Query,
     /// How long it may take.
     pub timeout: Duration,
+    /// How the rows are laid out.
+    pub layout: Layout,
 }
 
 fn refuse(field: &str, reason: impl fmt::Display) -> Error {
@@ -303,7 +318,7 @@ impl QueryBody {
                 Query::Rate(RateQuery { selector, range, group_by, interval, having, limit })
             }
         };
-        Ok(Question { query, timeout: self.timeout(limits) })
+        Ok(Question { query, timeout: self.timeout(limits), layout: self.layout.unwrap_or_default() })
     }
 
     fn selector(&self) -> Result<Selector, Error> {
@@ -472,7 +487,8 @@ mod tests {
 
     #[test]
     fn defaults_and_caps() {
-        let Question { query: Query::Aggregate(aggregate), timeout } = check(query(json!({}))).unwrap()
+        let Question { query: Query::Aggregate(aggregate), timeout, layout: Layout::Rows } =
+            check(query(json!({}))).unwrap()
         else {
             panic!()
         };

@@ -10,9 +10,14 @@ use luminate_storage::model::{
 use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 
+use super::answer::Format;
 use super::body::QueryType;
 
-/// Bytes of a row besides its texts.
+/// Rows of a piece.
+pub const ROWS: usize = 512;
+/// About how many bytes a row has as text.
+const ROW_TEXT: usize = 128;
+/// Bytes of a row in memory besides its texts.
 const ROW: usize = 64;
 /// Bytes of a reference to a text, and of what is kept with the text.
 const TEXT: usize = 48;
@@ -79,15 +84,17 @@ pub struct RateResult {
     pub rate: f64,
 }
 
-fn dimensions<S: Serializer>(dimensions: &Dimensions, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn dimensions<S: Serializer>(dimensions: &Dimensions, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_map(dimensions.iter().map(|(key, value)| (key.as_str(), value.as_ref())))
 }
 
 /// The grouped keys of a query with a row's values.
 #[derive(Debug)]
 pub struct Group {
-    keys: Arc<[DimensionKey]>,
-    values: GroupKey,
+    /// In the query's order.
+    pub keys: Arc<[DimensionKey]>,
+    /// As many; absent ones are left out.
+    pub values: GroupKey,
 }
 
 impl Serialize for Group {
@@ -146,6 +153,26 @@ impl Rows {
         (bytes + self.len() * ROW) as u64
     }
 
+    /// Puts rows of a series together, in their order, where they aren't; series by their dimensions. Those of a group are.
+    #[must_use]
+    pub fn by_series(self) -> Self {
+        let Self::Range(rows) = self else { return self };
+        let (mut by_identity, mut by_value) = (HashMap::new(), HashMap::new());
+        let mut series: Vec<Vec<RangeRow>> = Vec::new();
+        for row in rows {
+            // Most rows of a series are told by their identity.
+            let number = *by_identity.entry(row.dimensions.identity()).or_insert_with(|| {
+                *by_value.entry(row.dimensions.clone()).or_insert_with(|| {
+                    series.push(Vec::new());
+                    series.len() - 1
+                })
+            });
+            series[number].push(row);
+        }
+        series.sort_unstable_by(|one, other| one[0].dimensions.cmp(&other[0].dimensions));
+        Self::Range(series.into_iter().flatten().collect())
+    }
+
     /// What was asked.
     pub fn query_type(&self) -> QueryType {
         match self {
@@ -156,19 +183,41 @@ impl Rows {
     }
 }
 
-/// Writes rows of one answer.
+/// Writes the rows of one answer, one after the other.
 #[derive(Debug, Default)]
-pub struct Writer {
+pub struct RowWriter {
+    next: usize,
     series: Series,
     group: Option<(GroupKey, Vec<u8>)>,
 }
 
-impl Writer {
-    /// Appends row `at` of `rows`, which are the same in every call, to `out`: as serde would write a [`ResultRow`].
+impl RowWriter {
+    /// Appends the next rows of `rows`, which are the same in every call, to `out`; whether there are no more.
     ///
     /// # Errors
     /// None: memory takes everything.
-    pub fn row(&mut self, rows: &Rows, at: usize, out: &mut Vec<u8>) -> serde_json::Result<()> {
+    pub fn piece(&mut self, rows: &Rows, format: Format, out: &mut Vec<u8>) -> serde_json::Result<bool> {
+        let until = rows.len().min(self.next + ROWS);
+        for at in self.next..until {
+            if at > 0 && format == Format::Object {
+                out.push(b',');
+            }
+            self.row(rows, at, out)?;
+            if format == Format::Lines {
+                out.push(b'\n');
+            }
+        }
+        self.next = until;
+        Ok(until == rows.len())
+    }
+
+    /// About how many bytes the rows have that aren't written yet.
+    pub fn expected(&self, rows: &Rows) -> usize {
+        (rows.len() - self.next) * ROW_TEXT
+    }
+
+    /// Appends row `at` as serde would write a [`ResultRow`].
+    fn row(&mut self, rows: &Rows, at: usize, out: &mut Vec<u8>) -> serde_json::Result<()> {
         match rows {
             Rows::Range(rows) => {
                 let RangeRow { timestamp, value, dimensions } = &rows[at];
@@ -224,12 +273,13 @@ impl Writer {
     }
 }
 
-fn integer(integer: impl itoa::Integer, out: &mut Vec<u8>) {
+/// Appends a whole number.
+pub(super) fn integer(integer: impl itoa::Integer, out: &mut Vec<u8>) {
     out.extend_from_slice(itoa::Buffer::new().format(integer).as_bytes());
 }
 
-/// A number as serde writes it.
-fn number(number: f64, out: &mut Vec<u8>) {
+/// Appends a number as serde writes it.
+pub(super) fn number(number: f64, out: &mut Vec<u8>) {
     // Whole numbers are frequent, and need no search for the shortest decimal.
     let whole = number as i64;
     if whole as f64 == number && whole.unsigned_abs() < WHOLE && (whole != 0 || number.is_sign_positive()) {
@@ -287,7 +337,7 @@ impl Series {
 }
 
 /// Dimensions as JSON. A key is an identifier, and most values too hold nothing that JSON escapes: then they are copied.
-fn object(series: &Dimensions, out: &mut Vec<u8>) -> serde_json::Result<()> {
+pub(super) fn object(series: &Dimensions, out: &mut Vec<u8>) -> serde_json::Result<()> {
     if series.is_empty() {
         out.extend_from_slice(b"{}");
         return Ok(());
@@ -344,9 +394,9 @@ mod tests {
     const ODD_TEXTS: [&str; 8] =
         ["a", "\"", "\\", "\u{1}\n\t\u{7f}", "ü\u{2028}", "\u{1F980}", "</script>", " "];
 
-    /// Every row by [`Writer`], and as serde writes it.
+    /// Every row by [`RowWriter`], and as serde writes it.
     fn both(rows: &Rows, plain: impl Fn(usize) -> ResultRow) {
-        let (mut writer, mut out) = (Writer::default(), Vec::new());
+        let (mut writer, mut out) = (RowWriter::default(), Vec::new());
         for at in 0..rows.len() {
             out.clear();
             writer.row(rows, at, &mut out).unwrap();
