@@ -15,11 +15,10 @@ FROM ${RUST} AS build
 RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends libclang-dev && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .
-# No debug assertions: those are for tests.
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/target \
-    export CARGO_TARGET_DIR=/target CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=false && \
-    cargo build --release --locked -p luminate-worker -p luminate-operator --bins && \
-    install -D -s -t /out /target/release/luminate-worker /target/release/luminate-operator
+    export CARGO_TARGET_DIR=/target && \
+    cargo build --profile dist --locked -p luminate-worker -p luminate-operator --bins && \
+    install -D -s -t /out /target/dist/luminate-worker /target/dist/luminate-operator
 
 FROM scratch AS binaries
 COPY --from=build /out/ /

@@ -1,13 +1,14 @@
-# One profile (release) and one target directory outside the clone: RocksDB's C++ takes 25 minutes of
-# two cores, so it is compiled once, for every target here and for every clone on this machine.
+# One target directory outside the clone: RocksDB's C++ takes 25 minutes of two cores, so it is compiled
+# once, for every target here and for every clone on this machine.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/luminate/target
 BIN := $(CARGO_TARGET_DIR)/release
+DIST := $(CARGO_TARGET_DIR)/dist
 # The whole workspace always, so that features unify to the same dependencies in every target.
 CARGO_FLAGS := --release --locked --workspace
 
-.PHONY: help run clickhouse build image test test-long differential faults kill9 powercut io-faults bitrot hostile neighbour neighbour-slice soak demo clients bench bench-clickhouse \
+.PHONY: help run clickhouse build dist image test test-long differential faults kill9 powercut io-faults bitrot hostile neighbour neighbour-slice soak demo clients bench bench-clickhouse \
     cluster cluster-down test-operator measure-operator operator-faults operator-fuzz chart e2e fuzz fuzz-build fuzz-slice api api-built supply-chain sbom lint fmt docs ci tools
 
 help: ## Say what there is
@@ -32,9 +33,23 @@ cluster-down: ## End what `make cluster` started
 build: tools ## Build the worker and the tools
 	cargo build $(CARGO_FLAGS) --bins
 
-image: build ## Build the images luminate-worker and luminate-operator from what `build` built, with buildah (OUT=folder of the archives)
+# What ships, and what is measured as such: without debug assertions, and each program optimised as a whole. RocksDB's
+# library is the one that `build` made, wherever cargo put it.
+dist: build
+	library=$$(cargo build $(CARGO_FLAGS) --bins --message-format=json 2>/dev/null \
+	    | sed -nE '/"build-script-executed".*librocksdb-sys/s/.*"out_dir":"([^"]+)".*/\1/p'); \
+	test -e "$$library/librocksdb.a"; \
+	ROCKSDB_STATIC=1 ROCKSDB_LIB_DIR=$$library \
+	    cargo build --profile dist --locked --workspace $(addprefix --bin ,$(PROGRAMS))
+
+dist image e2e: PROGRAMS := luminate-worker luminate-operator
+bench: PROGRAMS := luminate-worker bench
+neighbour: PROGRAMS := luminate-worker neighbour
+bench-clickhouse: PROGRAMS := luminate-worker clickhouse bench-clickhouse
+
+image: dist ## Build the images luminate-worker and luminate-operator with buildah (OUT=folder of the archives)
 	.ci/tools image
-	.ci/image $(BIN) $(or $(OUT),$(CARGO_TARGET_DIR)/image)
+	.ci/image $(DIST) $(or $(OUT),$(CARGO_TARGET_DIR)/image)
 
 # The binaries first, with the tests' own features: so the worker that they start is this one, and
 # nothing is compiled twice.
@@ -96,8 +111,8 @@ bitrot: build ## Flip bytes of a store's files, again and again (FLIPS=20000)
 hostile: build ## Attack a worker's memory in every way (MEMORY=256 in MiB, SECONDS_EACH=30; CONTROL=1 must fail)
 	$(BIN)/hostile --memory $(or $(MEMORY),256) --seconds $(or $(SECONDS_EACH),30) $(if $(CONTROL),--unbounded)
 
-neighbour: build ## Measure how much longer a tenant waits beside a noisy one (SECONDS_EACH=60; CONTROL=1 must fail)
-	$(BIN)/neighbour --seconds $(or $(SECONDS_EACH),60) $(if $(CONTROL),--control)
+neighbour: dist ## Measure how much longer a tenant waits beside a noisy one (SECONDS_EACH=60; CONTROL=1 must fail)
+	$(DIST)/neighbour --seconds $(or $(SECONDS_EACH),60) $(if $(CONTROL),--control)
 
 # The same, briefly, with what is built. What else the machine does only adds, so one fair run of eight is enough; the
 # control changes how urgent threads are, as root.
@@ -161,9 +176,6 @@ docs: tools ## Build the documentation of the code
 	cargo doc $(CARGO_FLAGS) --no-deps
 	@echo "open $(CARGO_TARGET_DIR)/doc/luminate_worker/index.html"
 
-# What ships, and what is measured as such: our own crates without debug assertions. Only these are rebuilt.
-image e2e demo bench bench-clickhouse neighbour: export CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS := false
-
 demo: build ## Compare Luminate's answers with those of a real Prometheus (DURATION=120)
 	.ci/tools demo
 	$(BIN)/demo $(if $(DURATION),--seconds $(DURATION))
@@ -173,14 +185,14 @@ clients: build ## Let real agents write to the worker and count what arrives (ON
 	tests/cluster/build agents
 	tests/clients/run $(BIN)/luminate-worker $(ONLY)
 
-bench: build ## Measure Luminate beside its peers, 40 minutes (PART=ingest,query RUNS=3 ENGINE=luminate SIZE=quick; DOCS=docs keeps the figures)
+bench: dist ## Measure Luminate beside its peers, 40 minutes (PART=ingest,query RUNS=3 ENGINE=luminate SIZE=quick; DOCS=docs keeps the figures)
 	.ci/tools peers
 	tests/cluster/build peers
-	$(BIN)/bench $(if $(PART),--part $(PART)) $(if $(RUNS),--runs $(RUNS)) $(if $(ENGINE),--engine $(ENGINE)) \
+	$(DIST)/bench $(if $(PART),--part $(PART)) $(if $(RUNS),--runs $(RUNS)) $(if $(ENGINE),--engine $(ENGINE)) \
 	    $(if $(PROTOCOL),--protocol $(PROTOCOL)) $(if $(SIZE),--size $(SIZE)) $(if $(DOCS),--docs $(DOCS))
 
-bench-clickhouse: build ## Measure Luminate over ClickHouse, and two other schemas (PART=schema,scale,query; RUNS=5)
-	$(BIN)/bench-clickhouse $(if $(PART),--part $(PART)) $(if $(RUNS),--runs $(RUNS))
+bench-clickhouse: dist ## Measure Luminate over ClickHouse, and two other schemas (PART=schema,scale,query; RUNS=5)
+	$(DIST)/bench-clickhouse $(if $(PART),--part $(PART)) $(if $(RUNS),--runs $(RUNS))
 
 ci: ## What must pass before a change lands
 	.ci/run

@@ -3,6 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
 use nix::time::{clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
 
@@ -12,6 +13,12 @@ pub fn cpu(pid: u32) -> Duration {
     let pid = Pid::from_raw(i32::try_from(pid).expect("a process id"));
     let clock = clock_getcpuclockid(pid).expect("the process runs");
     clock_gettime(clock).expect("the process runs").into()
+}
+
+/// Stops a process where it is, with all that it would do meanwhile; or lets it go on.
+pub fn hold(pid: u32, held: bool) {
+    let pid = Pid::from_raw(i32::try_from(pid).expect("a process id"));
+    kill(pid, if held { Signal::SIGSTOP } else { Signal::SIGCONT }).expect("the process is ours");
 }
 
 /// Resident memory of a process now, in bytes.

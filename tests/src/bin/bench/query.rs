@@ -1,5 +1,6 @@
 //! Times of the fifteen questions over HTTP, after their answers were found equal.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
@@ -14,6 +15,7 @@ use luminate_tests::bench::report::{Better, short};
 use luminate_tests::bench::{median, p95, p99};
 use luminate_tests::client::now;
 use luminate_tests::http::{Connection, Response, request};
+use luminate_tests::process;
 
 use crate::Plan;
 
@@ -46,37 +48,42 @@ pub fn measure(comparison: &mut Comparison, plan: &Plan) {
         ALL.iter().map(|question| Row::new("queries", question.name, "ms", Better::Less)).collect();
     let mut bare = Row::new("requests without a question", "a health check", "ms", Better::Less);
     bare.remark = "what HTTP alone takes over such a connection".to_owned();
+    let engines: Vec<Engine> = plan.engines.iter().map(|kind| held(filled(*kind, &bodies))).collect();
+    let mut tails: BTreeMap<(Kind, usize), Vec<(f64, f64)>> = BTreeMap::new();
     let mut expected = Vec::new();
-    for kind in &plan.engines {
-        let engine = filled(*kind, &bodies);
-        let mut asker = Asker::new(&engine);
-        let answers = asker.answers(&data);
-        if expected.is_empty() {
-            expected = answers;
-        } else {
-            judge(*kind, &expected, &answers, &mut rows);
-        }
-        for _ in 0..plan.runs {
-            bare.push(*kind, median(&asker.bare_times()));
-        }
-        for (number, (question, row)) in ALL.iter().zip(&mut rows).enumerate() {
-            let mut tails = Vec::new();
-            for run in 0..plan.runs {
-                let times = asker.times(question, &data, (1_000 * run + number) as u64);
-                row.push(*kind, median(&times));
-                tails.push((p95(&times), p99(&times)));
+    // In turns: how fast the machine is changes from minute to minute.
+    for run in 0..plan.runs {
+        for engine in &engines {
+            process::hold(engine.pid(), false);
+            let (kind, mut asker) = (engine.kind(), Asker::new(engine));
+            if run == 0 {
+                let answers = asker.answers(&data);
+                match expected.is_empty() {
+                    true => expected = answers,
+                    false => judge(kind, &expected, &answers, &mut rows),
+                }
             }
-            let middle = |tail: fn(&(f64, f64)) -> f64| median(&tails.iter().map(tail).collect::<Vec<_>>());
-            row.tails.insert(*kind, (middle(|tail| tail.0), middle(|tail| tail.1)));
-            println!(
-                "    {:<16} {:<24} {} ms",
-                kind.name(),
-                question.name,
-                short(row.median(*kind).unwrap_or(0.0))
-            );
+            bare.push(kind, median(&asker.bare_times()));
+            for (number, (question, row)) in ALL.iter().zip(&mut rows).enumerate() {
+                let times = asker.times(question, &data, (1_000 * run + number) as u64);
+                row.push(kind, median(&times));
+                tails.entry((kind, number)).or_default().push((p95(&times), p99(&times)));
+            }
+            process::hold(engine.pid(), true);
+            println!("    run {}: {} is asked", run + 1, kind.name());
         }
     }
+    for ((kind, number), tails) in tails {
+        let middle = |tail: fn(&(f64, f64)) -> f64| median(&tails.iter().map(tail).collect::<Vec<_>>());
+        rows[number].tails.insert(kind, (middle(|tail| tail.0), middle(|tail| tail.1)));
+    }
     rows.into_iter().chain([bare]).for_each(|row| comparison.add(row));
+}
+
+/// An engine that does nothing until it is its turn: the others are measured alone.
+fn held(engine: Engine) -> Engine {
+    process::hold(engine.pid(), true);
+    engine
 }
 
 /// An engine that has the samples, in the form in which they stay.
