@@ -1,11 +1,12 @@
 //! The real worker as a process of its own.
 
+use std::collections::VecDeque;
 use std::fmt::Display;
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -360,12 +361,24 @@ impl Drop for Worker {
     }
 }
 
-/// An address that nobody listens on now.
+/// Addresses of late, of which none is given twice.
+const LATE: usize = 1_000;
+
+/// An address that nobody listens on now, and that nobody else here was given lately and may listen on next.
 ///
 /// # Panics
 /// When the machine has none left.
 #[must_use]
 pub fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    listener.local_addr().expect("a bound socket has an address")
+    static GIVEN: Mutex<VecDeque<SocketAddr>> = Mutex::new(VecDeque::new());
+    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
+    loop {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let address = listener.local_addr().expect("a bound socket has an address");
+        if !given.contains(&address) {
+            given.truncate(LATE - 1);
+            given.push_front(address);
+            return address;
+        }
+    }
 }
