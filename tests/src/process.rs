@@ -10,15 +10,22 @@ use nix::unistd::Pid;
 /// Processor time of a process so far, user and system.
 #[must_use]
 pub fn cpu(pid: u32) -> Duration {
-    let pid = Pid::from_raw(i32::try_from(pid).expect("a process id"));
-    let clock = clock_getcpuclockid(pid).expect("the process runs");
+    let clock = clock_getcpuclockid(id(pid)).expect("the process runs");
     clock_gettime(clock).expect("the process runs").into()
+}
+
+/// Sends a signal to a process.
+pub fn signal(pid: u32, signal: Signal) {
+    kill(id(pid), signal).expect("the process is ours");
 }
 
 /// Stops a process where it is, with all that it would do meanwhile; or lets it go on.
 pub fn hold(pid: u32, held: bool) {
-    let pid = Pid::from_raw(i32::try_from(pid).expect("a process id"));
-    kill(pid, if held { Signal::SIGSTOP } else { Signal::SIGCONT }).expect("the process is ours");
+    signal(pid, if held { Signal::SIGSTOP } else { Signal::SIGCONT });
+}
+
+fn id(pid: u32) -> Pid {
+    Pid::from_raw(i32::try_from(pid).expect("process ids are small"))
 }
 
 /// Resident memory of a process now, in bytes.

@@ -10,8 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use crate::clickhouse::{ClickHouse, OwnDatabase};
@@ -297,12 +296,12 @@ impl Worker {
 
     /// Sends SIGTERM.
     pub fn terminate(&self) {
-        self.signal(Signal::SIGTERM);
+        process::signal(self.pid(), Signal::SIGTERM);
     }
 
     /// Sends SIGKILL and waits for the end.
     pub fn kill(&mut self) {
-        self.signal(Signal::SIGKILL);
+        process::signal(self.pid(), Signal::SIGKILL);
         self.child.wait().expect("our child");
     }
 
@@ -339,11 +338,6 @@ impl Worker {
     pub fn start_again(&mut self) {
         let setup = Setup { folder: Some(self.folder.clone()), ..self.setup.clone() };
         *self = setup.start();
-    }
-
-    fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.pid()).expect("process ids are small");
-        kill(Pid::from_raw(pid), signal).expect("our child");
     }
 }
 

@@ -208,7 +208,9 @@ impl Shared {
         loop {
             let deadline = watch.deadline();
             tokio::select! {
-                ended = poll_fn(|context| again.poll(connection.as_mut(), context)) => return ended.map_err(|error| error.to_string()),
+                ended = poll_fn(|context| again.poll(connection.as_mut(), context)) => {
+                    return ended.map_err(|error| error.to_string());
+                }
                 () = self.stop.now.cancelled() => return Err("the worker stops".to_owned()),
                 () = self.stop.gracefully.cancelled(), if !stopping => {
                     stopping = true;

@@ -286,14 +286,14 @@ mod tests {
         Rows::Range((0..count).map(row).collect())
     }
 
-    fn found(rows: Rows, stats: QueryStats) -> Found {
+    fn found(rows: Rows, layout: Layout, stats: QueryStats) -> Found {
         let held = crate::body::BodyBudget::new(0, 0).share(None);
-        Found::new(rows, Layout::Rows, Summary::new(&stats, 0.001_234_567), held)
+        Found::new(rows, layout, Summary::new(&stats, 0.001_234_567), held)
     }
 
     async fn text(rows: Rows, format: Format) -> String {
         let stats = QueryStats { points_scanned: 7, series_matched: 1, truncated: true };
-        let body = response(found(rows, stats), format).into_body();
+        let body = response(found(rows, Layout::Rows, stats), format).into_body();
         String::from_utf8(axum::body::to_bytes(body, usize::MAX).await.unwrap().to_vec()).unwrap()
     }
 
@@ -321,12 +321,10 @@ mod tests {
 
     #[tokio::test]
     async fn series_stand_where_rows_would() {
-        let held = crate::body::BodyBudget::new(0, 0).share(None);
         let stats = QueryStats { points_scanned: 7, series_matched: 1, truncated: true };
-        let found = Found::new(rows(2), Layout::Series, Summary::new(&stats, 0.001), held);
-        let body = response(found, Format::Object).into_body();
+        let body = response(found(rows(2), Layout::Series, stats), Format::Object).into_body();
         let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap();
-        let expected = r#"{"queryType":"range","results":[{"dimensions":{"k":"\"ü\n"},"timestamps":[0,1],"values":[0.5,0.5]}],"executionTimeMs":1.0,"pointsScanned":7,"seriesMatched":1,"truncated":true}"#;
+        let expected = r#"{"queryType":"range","results":[{"dimensions":{"k":"\"ü\n"},"timestamps":[0,1],"values":[0.5,0.5]}],"executionTimeMs":1.235,"pointsScanned":7,"seriesMatched":1,"truncated":true}"#;
         assert_eq!(String::from_utf8_lossy(&bytes), expected);
     }
 
@@ -359,7 +357,7 @@ mod tests {
                     expected.push(serde_json::to_string(&error()).unwrap());
                 }
                 let stats = QueryStats { points_scanned: 7, series_matched: 1, truncated: true };
-                answers.push(Ok(found(rows(count as i64), stats)));
+                answers.push(Ok(found(rows(count as i64), Layout::Rows, stats)));
                 expected.push(text(rows(count as i64), Format::Object).await);
             }
             let body = response_of_many(answers).into_body();
