@@ -2,6 +2,7 @@
 
 use luminate_storage::rocksdb::codec::Effort;
 use luminate_storage::rocksdb::page::{PageBuilder, PageIndex, PageSummary, Scratch};
+use luminate_storage::rocksdb::summary::Wanted;
 
 use crate::draw::Draw;
 use crate::memory;
@@ -56,7 +57,7 @@ fn summary(rest: &[u8]) {
         for position in 0..summary.series().len().min(100) {
             let _profile = summary.profile(position).is_summarised();
             for nth in 0..summary.spans(position).len().min(10) {
-                let _either = (summary.first_value(position, nth), summary.hour(position, nth));
+                let _either = (summary.first_value(position, nth), summary.hour(position, nth, Wanted::All));
             }
         }
     }
@@ -112,7 +113,7 @@ fn written(draw: Draw<'_>, effort: Effort) {
         let counted: u64 = summary.spans(position).iter().map(|span| u64::from(span.count)).sum();
         assert!(counted == 0 || counted == times.len() as u64);
         for nth in 0..summary.spans(position).len() {
-            summary.hour(position, nth).expect("an hour that was written");
+            summary.hour(position, nth, Wanted::All).expect("an hour that was written");
         }
     }
 }

@@ -33,7 +33,7 @@ use crate::model::{
 use crate::store::{QueryContext, Result};
 
 use super::scan::{Detail, Indifference, SeriesScan};
-use super::summary::HOUR;
+use super::summary::{HOUR, Wanted};
 
 pub use catalog::{Catalog, Grouping, Selected};
 pub use explain::explain;
@@ -121,7 +121,7 @@ pub fn rate(
         scanned,
         carried,
         windows,
-        detail: hours_if_whole(Some(query.interval)),
+        detail: detail_of_rate(query),
         indifferent: Indifference::NONE,
         having: query.having,
         limit: query.limit,
@@ -142,22 +142,30 @@ pub fn rate(
 fn reach_of_rate(query: &RateQuery) -> (TimeRange, Option<TimeRange>) {
     let (range, begin) = (query.range, query.range.start().saturating_sub(query.interval));
     let before = TimeRange::new(begin, range.start());
-    let hours = hours_if_whole(Some(query.interval)) == Detail::Hours;
-    if hours && range.start().rem_euclid(HOUR) != 0 {
+    if detail_of_rate(query) != Detail::Samples && range.start().rem_euclid(HOUR) != 0 {
         return (range, before);
     }
     (TimeRange::new(begin, range.end()).unwrap_or(range), None)
 }
 
+/// How much of each sample a rate needs.
+fn detail_of_rate(query: &RateQuery) -> Detail {
+    hours_if_whole(Some(query.interval), Wanted::Increase)
+}
+
 /// How much of each sample an aggregate needs.
 fn detail_of_aggregate(query: &AggregateQuery) -> Detail {
-    let inside_hours = match query.aggregation {
-        Aggregation::P50 | Aggregation::P95 | Aggregation::P99 => false,
+    let wanted = match query.aggregation {
+        Aggregation::P50 | Aggregation::P95 | Aggregation::P99 => return Detail::Samples,
         // A segment inside an hour's summary is shorter than an hour, but nobody knows how much.
-        Aggregation::Integral => query.max_gap.is_none_or(|gap| gap >= HOUR),
-        _ => true,
+        Aggregation::Integral if query.max_gap.is_some_and(|gap| gap < HOUR) => return Detail::Samples,
+        Aggregation::Integral => Wanted::Integral,
+        Aggregation::Avg | Aggregation::Sum => Wanted::Sum,
+        Aggregation::Count => Wanted::Count,
+        Aggregation::Min => Wanted::Min,
+        Aggregation::Max => Wanted::Max,
     };
-    if inside_hours { hours_if_whole(query.interval) } else { Detail::Samples }
+    hours_if_whole(query.interval, wanted)
 }
 
 /// Which values an aggregate needn't know: of a maximum that must be above a bound those below it, of a minimum those above,
@@ -172,8 +180,9 @@ fn indifference_of_aggregate(query: &AggregateQuery) -> Indifference {
 }
 
 /// Hour summaries may answer where every UTC hour lies in one window.
-fn hours_if_whole(interval: Option<i64>) -> Detail {
-    if interval.is_none_or(|interval| interval % HOUR == 0) { Detail::Hours } else { Detail::Samples }
+fn hours_if_whole(interval: Option<i64>, wanted: Wanted) -> Detail {
+    let whole = interval.is_none_or(|interval| interval % HOUR == 0);
+    if whole { Detail::Hours(wanted) } else { Detail::Samples }
 }
 
 /// The answer when there is no series.

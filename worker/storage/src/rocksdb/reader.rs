@@ -128,7 +128,7 @@ impl SeriesScan for Reader<'_> {
                 };
                 match spec.detail {
                     Detail::Existence => assembler.existence(*id, &mut sources, &heads, emit)?,
-                    Detail::Hours => assembler.hours(*id, &mut sources, &heads, emit)?,
+                    Detail::Hours(_) => assembler.hours(*id, &mut sources, &heads, emit)?,
                     Detail::Samples => assembler.samples(*id, &mut sources, &heads, emit)?,
                 }
             }

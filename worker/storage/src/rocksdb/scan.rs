@@ -3,7 +3,7 @@
 use crate::model::{Having, TimeRange};
 use crate::store::{QueryContext, Result};
 
-use super::summary::HourSummary;
+use super::summary::{HourSummary, Wanted};
 
 /// A stretch of one series: what it did in a whole UTC hour, or its samples.
 #[derive(Debug, Clone, Copy)]
@@ -24,8 +24,8 @@ pub enum Piece<'a> {
 pub enum Detail {
     /// Whether there is one: a series with a sample in range gets exactly one piece, of either kind.
     Existence,
-    /// Hour summaries where they may answer, samples elsewhere.
-    Hours,
+    /// Hour summaries where they may answer, of which this is wanted; samples elsewhere.
+    Hours(Wanted),
     /// Samples only.
     Samples,
 }

@@ -30,6 +30,26 @@ pub struct HourSummary {
     pub integral: f64,
 }
 
+/// What a question wants of an hour besides its count and times. Of a summary that is read, all other values are NaN:
+/// they may not have been looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// Nothing else.
+    Count,
+    /// The sum.
+    Sum,
+    /// The smallest value.
+    Min,
+    /// The largest value.
+    Max,
+    /// The increase, and the values of the first and last sample, to join it to those before and after.
+    Increase,
+    /// The integral, and the same two.
+    Integral,
+    /// Everything.
+    All,
+}
+
 impl HourSummary {
     /// Summarises the samples of one hour: equally long, ascending in time, at least one.
     #[must_use]

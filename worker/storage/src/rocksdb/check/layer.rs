@@ -6,6 +6,7 @@ use crate::model::{MetricName, Tenant};
 use crate::rocksdb::index::Index;
 use crate::rocksdb::layer::{LayerRecord, MetricTotals, day_of};
 use crate::rocksdb::page::{PageIndex, PageSummary, Scratch};
+use crate::rocksdb::summary::Wanted;
 use crate::rocksdb::tables::{Half, PageKey, Tables, Tier};
 use crate::store::{Result, StoreError};
 
@@ -199,7 +200,7 @@ fn summary(bytes: &[u8]) -> std::result::Result<Facts, Broken> {
         samples.push(profile.samples);
         times = (times.0.min(profile.first_time), times.1.max(profile.last_time));
         for nth in 0..summary.spans(position).len() {
-            summary.hour(position, nth)?;
+            summary.hour(position, nth, Wanted::All)?;
         }
     }
     Ok(Facts { series, samples, times })

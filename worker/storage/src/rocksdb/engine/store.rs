@@ -21,6 +21,7 @@ use crate::rocksdb::query::{self, Catalog, Threads};
 use crate::rocksdb::reader::Reader;
 use crate::rocksdb::record::Rows;
 use crate::rocksdb::scan::{Detail, Piece, ScanSpec, SeriesScan};
+use crate::rocksdb::summary::Wanted;
 use crate::rocksdb::{backup, merge, seal};
 use crate::store::{
     Backup, CardinalityPage, CardinalityQuery, Deleted, ErrorKind, Export, Gauge, Health, ListPage,
@@ -326,7 +327,7 @@ impl Inner {
         let Some(selected) = index.select(&selector, i32::MIN..=i32::MAX) else { return Ok(none) };
         let Some(range) = TimeRange::new(i64::MIN, before) else { return Ok(none) };
         let reader = Reader::new(&self.tables, self.view.load_full(), self.visible_since(tenant, name));
-        let spec = ScanSpec::exact(selected.metric, range, Detail::Hours);
+        let spec = ScanSpec::exact(selected.metric, range, Detail::Hours(Wanted::Count));
         let (mut deleted, mut last) = (none, None);
         let context = QueryContext::with_timeout(COUNT_TIMEOUT);
         for ids in selected.ids.chunks(512) {

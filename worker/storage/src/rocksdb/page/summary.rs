@@ -3,9 +3,9 @@
 use std::ops::Range;
 
 use crate::rocksdb::codec::{
-    Buffers, Bytes, Effort, Encoder, decode_integers, decode_values, put_varint, snapped,
+    Buffers, Bytes, Effort, Encoder, decode_first_values, decode_integers, put_varint, snapped,
 };
-use crate::rocksdb::summary::{HOUR, HourSummary};
+use crate::rocksdb::summary::{HOUR, HourSummary, Wanted};
 use crate::store::{Result, StoreError};
 
 use super::{SUMMARISED_FROM, VERSION};
@@ -82,6 +82,17 @@ fn following(at: usize, row: &Row, span: &Span) -> f64 {
         INCREASE => row[LAST] - row[FIRST],
         INTEGRAL => regular_integral(row, span),
         _ => f64::NAN,
+    }
+}
+
+/// The columns that [`following`] looks at for column `at`.
+fn follows_from(at: usize) -> &'static [usize] {
+    match at {
+        LAST => &[FIRST],
+        MIN | MAX | INCREASE => &[FIRST, LAST],
+        SUM => &[MIN],
+        INTEGRAL => &[FIRST, LAST, SUM],
+        _ => &[],
     }
 }
 
@@ -244,7 +255,95 @@ impl SummaryBuilder {
     }
 }
 
-/// A summary, read; its columns of values only when they are asked for.
+/// Which rows of a column follow from others.
+#[derive(Debug, Default)]
+enum Follows {
+    #[default]
+    None,
+    All,
+    /// A bit for each row, and how many rows before each word don't follow.
+    Some {
+        marks: Vec<u64>,
+        stored_before: Vec<u32>,
+    },
+}
+
+impl Follows {
+    /// Reads the marks of `rows` rows.
+    fn read(bytes: &mut Bytes<'_>, rows: usize) -> Result<Self> {
+        match bytes.byte()? {
+            NONE_FOLLOW => Ok(Self::None),
+            ALL_FOLLOW => Ok(Self::All),
+            SOME_FOLLOW => {
+                let word = |bytes: &[u8]| {
+                    let mut word = [0; 8];
+                    word[..bytes.len()].copy_from_slice(bytes);
+                    u64::from_le_bytes(word)
+                };
+                let marks: Vec<u64> = bytes.take(rows.div_ceil(8))?.chunks(8).map(word).collect();
+                let mut stored = 0;
+                let stored_before = marks.iter().map(|word| {
+                    let before = stored;
+                    stored += word.count_zeros();
+                    before
+                });
+                Ok(Self::Some { stored_before: stored_before.collect(), marks })
+            }
+            tag => Err(StoreError::corrupt(format!("unknown marks of a column {tag}"))),
+        }
+    }
+
+    /// How many of the rows before `row` don't follow.
+    fn stored_before(&self, row: usize) -> usize {
+        match self {
+            Self::None => row,
+            Self::All => 0,
+            Self::Some { marks, stored_before } => match (marks.get(row / 64), stored_before.get(row / 64)) {
+                (Some(word), Some(before)) => {
+                    *before as usize + (!word & ((1 << (row % 64)) - 1)).count_ones() as usize
+                }
+                // Behind the last of a number of rows that 64 divides.
+                _ => marks.iter().map(|word| word.count_zeros() as usize).sum(),
+            },
+        }
+    }
+
+    /// The place of a row's value among those that are stored, unless it follows.
+    fn place(&self, row: usize) -> Option<usize> {
+        let follows = match self {
+            Self::None => false,
+            Self::All => true,
+            Self::Some { marks, .. } => marks[row / 64] >> (row % 64) & 1 == 1,
+        };
+        (!follows).then(|| self.stored_before(row))
+    }
+}
+
+/// A column of values, from the first row on as far as they were asked for.
+#[derive(Debug, Default)]
+struct Column {
+    /// Where it lies in what is packed.
+    packed: Range<usize>,
+    /// Rows that are known.
+    rows: usize,
+    follows: Follows,
+    /// The values of those that don't follow from other columns.
+    stored: Vec<f64>,
+}
+
+impl Column {
+    /// Reads the values of the first `rows` rows of `all`.
+    fn read(&mut self, packed: &[u8], (rows, all): (usize, usize), buffers: &mut Buffers) -> Result<()> {
+        let mut bytes = Bytes(&packed[self.packed.clone()]);
+        self.follows = Follows::read(&mut bytes, all)?;
+        self.stored.resize(self.follows.stored_before(rows), 0.0);
+        decode_first_values(bytes.0, self.follows.stored_before(all), &mut self.stored, buffers)?;
+        self.rows = rows;
+        Ok(())
+    }
+}
+
+/// A summary, read; its columns of values only when they are asked for, and as far.
 #[derive(Debug, Default)]
 pub struct PageSummary {
     series: Vec<u32>,
@@ -254,9 +353,7 @@ pub struct PageSummary {
     spans: Vec<Span>,
     rows: usize,
     packed: Vec<u8>,
-    columns: [Vec<f64>; COLUMNS],
-    /// Columns that are decoded, from the first on.
-    decoded: usize,
+    columns: [Column; COLUMNS],
     buffers: Buffers,
 }
 
@@ -277,6 +374,12 @@ impl PageSummary {
         let mut summary = Self::default();
         summary.read_times(&mut bytes)?;
         summary.packed = bytes.0.to_vec();
+        for column in &mut summary.columns {
+            let length = bytes.count(bytes.0.len())?;
+            let start = summary.packed.len() - bytes.0.len();
+            bytes.take(length)?;
+            column.packed = start..start + length;
+        }
         Ok(summary)
     }
 
@@ -356,8 +459,7 @@ impl PageSummary {
     /// # Errors
     /// `Corrupt` when the column can't be decoded.
     pub fn first_value(&mut self, position: usize, nth: usize) -> Result<f64> {
-        self.decode(FIRST + 1)?;
-        Ok(self.columns[FIRST][self.first_row[position] as usize + nth])
+        self.value(FIRST, &self.place(position, nth))
     }
 
     /// The value of the last sample in the `nth` of the hours of the series at `position`.
@@ -365,8 +467,7 @@ impl PageSummary {
     /// # Errors
     /// `Corrupt` when a column can't be decoded.
     pub fn last_value(&mut self, position: usize, nth: usize) -> Result<f64> {
-        self.decode(LAST + 1)?;
-        Ok(self.columns[LAST][self.first_row[position] as usize + nth])
+        self.value(LAST, &self.place(position, nth))
     }
 
     /// The least and the greatest value in the `nth` of the hours of the series at `position`.
@@ -374,87 +475,74 @@ impl PageSummary {
     /// # Errors
     /// `Corrupt` when a column can't be decoded.
     pub fn extremes(&mut self, position: usize, nth: usize) -> Result<(f64, f64)> {
-        self.decode(MAX + 1)?;
-        let row = self.first_row[position] as usize + nth;
-        Ok((self.columns[MIN][row], self.columns[MAX][row]))
+        let place = self.place(position, nth);
+        Ok((self.value(MIN, &place)?, self.value(MAX, &place)?))
     }
 
     /// What the series at `position` did in the `nth` of its hours.
     ///
     /// # Errors
     /// `Corrupt` when a column can't be decoded.
-    pub fn hour(&mut self, position: usize, nth: usize) -> Result<HourSummary> {
-        self.decode(COLUMNS)?;
-        let row = self.first_row[position] as usize + nth;
-        let span = &self.spans[self.profile(position).spans.start + nth];
-        Ok(HourSummary {
-            hour: span.hour,
-            count: span.count,
-            sum: self.columns[SUM][row],
-            min: self.columns[MIN][row],
-            max: self.columns[MAX][row],
-            first: self.columns[FIRST][row],
-            last: self.columns[LAST][row],
-            first_time: span.first_time,
-            last_time: span.last_time,
-            increase: self.columns[INCREASE][row],
-            integral: self.columns[INTEGRAL][row],
-        })
+    pub fn hour(&mut self, position: usize, nth: usize, wanted: Wanted) -> Result<HourSummary> {
+        let place = self.place(position, nth);
+        let mut fields = [f64::NAN; COLUMNS];
+        for at in columns_of(wanted) {
+            fields[*at] = self.value(*at, &place)?;
+        }
+        let Span { hour, count, first_time, last_time } = place.span;
+        let [first, last, min, max, sum, increase, integral] = fields;
+        Ok(HourSummary { hour, count, sum, min, max, first, last, first_time, last_time, increase, integral })
     }
 
-    /// Decodes the first `wanted` columns.
-    fn decode(&mut self, wanted: usize) -> Result<()> {
-        while self.decoded < wanted {
-            let packed = std::mem::take(&mut self.packed);
-            let mut bytes = Bytes(&packed);
-            let done = self.decode_column(self.decoded, &mut bytes);
-            let left = bytes.0.len();
-            self.packed = packed;
-            done?;
-            self.packed.drain(..self.packed.len() - left);
-            self.decoded += 1;
-        }
-        Ok(())
+    fn place(&self, position: usize, nth: usize) -> Place {
+        let spans = self.profile(position).spans.clone();
+        let first = self.first_row[position] as usize;
+        Place { row: first + nth, end: first + spans.len(), span: self.spans[spans.start + nth] }
     }
 
-    fn decode_column(&mut self, at: usize, bytes: &mut Bytes<'_>) -> Result<()> {
-        let length = bytes.count(bytes.0.len())?;
-        let mut column = Bytes(bytes.take(length)?);
-        let mut values = vec![0.0; self.rows];
-        match column.byte()? {
-            NONE_FOLLOW => decode_values(column.0, &mut values, &mut self.buffers)?,
-            ALL_FOLLOW => self.follow(at, &mut values, |_| true),
-            SOME_FOLLOW => {
-                let marks = column.take(self.rows.div_ceil(8))?;
-                let follows = |row: usize| marks[row / 8] >> (row % 8) & 1 == 1;
-                let mut stored = vec![0.0; (0..self.rows).filter(|row| !follows(*row)).count()];
-                decode_values(column.0, &mut stored, &mut self.buffers)?;
-                let mut stored = stored.into_iter();
-                for row in (0..self.rows).filter(|row| !follows(*row)) {
-                    values[row] = stored.next().unwrap_or(0.0);
-                }
-                self.follow(at, &mut values, follows);
-            }
-            tag => return Err(StoreError::corrupt(format!("unknown marks of a column {tag}"))),
+    /// The value of a row of column `at`.
+    fn value(&mut self, at: usize, place: &Place) -> Result<f64> {
+        self.load(at, place.end)?;
+        let column = &self.columns[at];
+        if let Some(stored) = column.follows.place(place.row) {
+            return Ok(column.stored[stored]);
         }
-        self.columns[at] = values;
-        Ok(())
+        let mut fields = [0.0; COLUMNS];
+        for before in follows_from(at) {
+            fields[*before] = self.value(*before, place)?;
+        }
+        Ok(following(at, &fields, &place.span))
     }
 
-    /// Fills in the rows of column `at` that follow from the columns before.
-    fn follow(&self, at: usize, values: &mut [f64], follows: impl Fn(usize) -> bool) {
-        let mut row = 0;
-        for profile in &self.profile_of {
-            for span in &self.spans[self.profiles[*profile as usize].spans.clone()] {
-                if follows(row) {
-                    let mut fields = [0.0; COLUMNS];
-                    for (field, column) in fields.iter_mut().zip(&self.columns[..at]) {
-                        *field = column[row];
-                    }
-                    values[row] = following(at, &fields, span);
-                }
-                row += 1;
-            }
+    /// Sees to it that the first `rows` rows of column `at` are known: who asks for the rows of one series may want no other,
+    /// who asks again wants most.
+    fn load(&mut self, at: usize, rows: usize) -> Result<()> {
+        let column = &mut self.columns[at];
+        if rows <= column.rows {
+            return Ok(());
         }
+        let rows = if column.rows == 0 { rows } else { self.rows };
+        column.read(&self.packed, (rows, self.rows), &mut self.buffers)
+    }
+}
+
+/// A row, and when it is.
+struct Place {
+    row: usize,
+    /// Behind the last row of its series.
+    end: usize,
+    span: Span,
+}
+
+/// The columns that hold what is wanted of an hour.
+fn columns_of(wanted: Wanted) -> &'static [usize] {
+    match wanted {
+        Wanted::Count => &[],
+        Wanted::Sum => &[SUM],
+        Wanted::Min => &[MIN],
+        Wanted::Max => &[MAX],
+        Wanted::Increase => &[FIRST, LAST, INCREASE],
+        Wanted::Integral => &[FIRST, LAST, INTEGRAL],
+        Wanted::All => &[FIRST, LAST, MIN, MAX, SUM, INCREASE, INTEGRAL],
     }
 }

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use crate::rocksdb::summary::{HOUR, HourSummary};
+use crate::rocksdb::summary::{HOUR, HourSummary, Wanted};
 
 use super::*;
 
@@ -114,8 +114,55 @@ fn samples_and_hours_come_back() {
             for (nth, hour) in hours.iter().enumerate() {
                 let exact = HourSummary::of(hour, &values[from..from + hour.len()]);
                 assert_eq!(summary.first_value(position, nth).unwrap().to_bits(), exact.first.to_bits());
-                assert_close(&summary.hour(position, nth).unwrap(), &exact);
+                assert_close(&summary.hour(position, nth, Wanted::All).unwrap(), &exact);
                 from += hour.len();
+            }
+        }
+    }
+}
+
+/// The bits of an hour's values, in the order of [`WANTED`]'s.
+fn bits(hour: &HourSummary) -> [u64; 7] {
+    let HourSummary { sum, min, max, first, last, increase, integral, .. } = *hour;
+    [sum, min, max, first, last, increase, integral].map(f64::to_bits)
+}
+
+/// What may be wanted of an hour, and which of its [`bits`] that is.
+const WANTED: [(Wanted, [bool; 7]); 7] = [
+    (Wanted::Count, [false; 7]),
+    (Wanted::Sum, [true, false, false, false, false, false, false]),
+    (Wanted::Min, [false, true, false, false, false, false, false]),
+    (Wanted::Max, [false, false, true, false, false, false, false]),
+    (Wanted::Increase, [false, false, false, true, true, true, false]),
+    (Wanted::Integral, [false, false, false, true, true, false, true]),
+    (Wanted::All, [true; 7]),
+];
+
+#[test]
+fn whatever_is_wanted_of_a_summary_is_as_if_all_was() {
+    let mut random = fastrand::Rng::with_seed(12);
+    for seed in 0..60 {
+        let page = written(Effort::Seal, mixed(seed)).page;
+        let mut whole = PageSummary::read(&page.summary).unwrap();
+        let mut hours: Vec<(usize, usize)> = (0..whole.series().len())
+            .flat_map(|position| (0..whole.spans(position).len()).map(move |nth| (position, nth)))
+            .collect();
+        for (wanted, told) in WANTED {
+            // Series come in any order, and each column as far as it is asked for.
+            random.shuffle(&mut hours);
+            let mut summary = PageSummary::read(&page.summary).unwrap();
+            for (position, nth) in hours.iter().copied().take(random.usize(1..40)) {
+                let all = whole.hour(position, nth, Wanted::All).unwrap();
+                let found = summary.hour(position, nth, wanted).unwrap();
+                let times = |hour: &HourSummary| (hour.hour, hour.count, hour.first_time, hour.last_time);
+                assert_eq!(times(&found), times(&all));
+                for ((found, all), told) in bits(&found).into_iter().zip(bits(&all)).zip(told) {
+                    assert_eq!(found, if told { all } else { f64::NAN.to_bits() }, "{seed} {wanted:?}");
+                }
+                if wanted == Wanted::All {
+                    assert_eq!(summary.last_value(position, nth).unwrap().to_bits(), all.last.to_bits());
+                    assert_eq!(summary.extremes(position, nth).unwrap(), (all.min, all.max));
+                }
             }
         }
     }
@@ -252,7 +299,7 @@ fn bytes_that_nobody_wrote_never_panic_even_with_a_right_checksum() {
         if let Ok(mut summary) = PageSummary::read(&summary) {
             for position in 0..summary.series().len() {
                 for nth in 0..summary.spans(position).len() {
-                    let _either = summary.hour(position, nth);
+                    let _either = summary.hour(position, nth, Wanted::All);
                 }
             }
         }
@@ -329,7 +376,7 @@ fn format_1_is_read_forever() {
             "{number}"
         );
         for nth in 0..summary.spans(position).len() {
-            let found = summary.hour(position, nth).unwrap();
+            let found = summary.hour(position, nth, Wanted::All).unwrap();
             let of_hour = |time: &i64| found.hour <= *time && *time < found.hour + HOUR;
             let from = times.iter().position(of_hour).unwrap();
             let to = from + times[from..].iter().take_while(|time| of_hour(time)).count();

@@ -7,7 +7,7 @@ use crate::store::{Plan, Result};
 
 use super::catalog::Catalog;
 use super::windows::days_of;
-use super::{detail_of_aggregate, hours_if_whole, reach_of_rate};
+use super::{detail_of_aggregate, detail_of_rate, reach_of_rate};
 
 /// The plan of a query; reads the index and what is known of pages, no sample.
 ///
@@ -20,10 +20,7 @@ pub fn explain(catalog: &dyn Catalog, scan: &impl SeriesScan, query: &Query) -> 
         Query::Rate(query) => {
             let (scanned, carried) = reach_of_rate(query);
             let begin = carried.map_or(scanned.start(), |carried| carried.start());
-            (
-                crate::model::TimeRange::new(begin, scanned.end()).unwrap_or(scanned),
-                hours_if_whole(Some(query.interval)),
-            )
+            (crate::model::TimeRange::new(begin, scanned.end()).unwrap_or(scanned), detail_of_rate(query))
         }
     };
     let days = days_of(range);
@@ -50,7 +47,7 @@ pub fn explain(catalog: &dyn Catalog, scan: &impl SeriesScan, query: &Query) -> 
 fn how(detail: Detail) -> &'static str {
     match detail {
         Detail::Existence => "look for a sample of each series",
-        Detail::Hours => "read hour summaries where they may answer, decode samples elsewhere",
+        Detail::Hours(_) => "read hour summaries where they may answer, decode samples elsewhere",
         Detail::Samples => "decode every sample",
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::model::{DimensionKey, DimensionLimits, Dimensions, GroupKey, MetricName, Selector, TimeRange};
 use crate::rocksdb::scan::{Detail, Piece, ScanEstimate, ScanSpec, SeriesScan, Visitor};
-use crate::rocksdb::summary::{HOUR, HourSummary};
+use crate::rocksdb::summary::{HOUR, HourSummary, Wanted};
 use crate::store::{QueryContext, Result};
 
 use super::catalog::{Catalog, Grouping, Selected};
@@ -120,6 +120,25 @@ impl SeriesScan for Plain {
     }
 }
 
+/// What a scan tells of an hour: what isn't asked for is no number.
+fn only(detail: Detail, hour: HourSummary) -> HourSummary {
+    let HourSummary { first, last, sum, min, max, increase, integral, .. } = hour;
+    let mut none = hour;
+    let HourSummary { first: a, last: b, sum: c, min: d, max: e, increase: f, integral: g, .. } = &mut none;
+    for value in [a, b, c, d, e, f, g] {
+        *value = f64::NAN;
+    }
+    match detail {
+        Detail::Hours(Wanted::Sum) => HourSummary { sum, ..none },
+        Detail::Hours(Wanted::Min) => HourSummary { min, ..none },
+        Detail::Hours(Wanted::Max) => HourSummary { max, ..none },
+        Detail::Hours(Wanted::Increase) => HourSummary { first, last, increase, ..none },
+        Detail::Hours(Wanted::Integral) => HourSummary { first, last, integral, ..none },
+        Detail::Hours(Wanted::All) => unreachable!("no question wants everything"),
+        Detail::Hours(Wanted::Count) | Detail::Existence | Detail::Samples => none,
+    }
+}
+
 impl Plain {
     /// Shows one hour of a series as a summary, where it may and the dice say so, or in short pieces.
     fn visit_hour(
@@ -136,8 +155,9 @@ impl Plain {
         if spec.detail != Detail::Existence {
             self.brought.fetch_add(times.len() as u64, Ordering::Relaxed);
         }
-        if spec.detail != Detail::Samples && self.summaries && whole && drawn {
-            return visit(Piece::Hour(&HourSummary::of(&times, &values)));
+        if let (Detail::Existence | Detail::Hours(_), true) = (spec.detail, self.summaries && whole && drawn)
+        {
+            return visit(Piece::Hour(&only(spec.detail, HourSummary::of(&times, &values))));
         }
         let piece = if spec.detail == Detail::Existence { times.len() } else { id as usize % 7 + 2 };
         for (times, values) in times.chunks(piece).zip(values.chunks(piece)) {

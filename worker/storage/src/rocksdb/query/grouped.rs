@@ -184,7 +184,9 @@ impl<S: SeriesScan, M: Measure> Job<'_, S, M> {
             let mut series = Series { cells, windows: &question.windows, group, before };
             match piece {
                 Piece::Samples { times, values } => self.measure.samples(&mut series, times, values),
-                Piece::Hour(hour) if question.detail == Detail::Hours => self.measure.hour(&mut series, hour),
+                Piece::Hour(hour) if question.detail != Detail::Samples => {
+                    self.measure.hour(&mut series, hour)
+                }
                 Piece::Hour(_) => return Err(StoreError::internal("a summary where samples were asked for")),
             }
             before = Some(last);
@@ -283,21 +285,23 @@ impl<S: SeriesScan, M: Measure> Job<'_, S, M> {
         let truncated = values.len() > self.question.limit;
         values.truncate(self.question.limit);
         let stats = QueryStats { points_scanned: points, series_matched: matched, truncated };
-        Ok(Answer { rows: self.named(values), stats })
+        Ok(Answer { rows: self.named(&values), stats })
     }
 
     /// Rows with the names of their groups, each looked up once.
-    fn named(&self, values: Vec<(u32, u64, f64, u64)>) -> Vec<Found> {
-        let mut named: Option<(u32, GroupKey)> = None;
-        let row = |(number, window, value, count)| {
-            let group = match &named {
-                Some((known, group)) if *known == number => group.clone(),
-                _ => self.source.catalog.group_key(self.grouping, number),
+    fn named(&self, values: &[(u32, u64, f64, u64)]) -> Vec<Found> {
+        let mut rows = Vec::with_capacity(values.len());
+        for of_group in values.chunk_by(|one, other| one.0 == other.0) {
+            let group = self.source.catalog.group_key(self.grouping, of_group[0].0);
+            let row = |(_, window, value, count): &(u32, u64, f64, u64)| Found {
+                group: group.clone(),
+                window: *window,
+                value: *value,
+                count: *count,
             };
-            named = Some((number, group.clone()));
-            Found { group, window, value, count }
-        };
-        values.into_iter().map(row).collect()
+            rows.extend(of_group.iter().map(row));
+        }
+        rows
     }
 }
 

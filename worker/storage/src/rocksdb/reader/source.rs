@@ -5,7 +5,7 @@ use ::rocksdb::DBPinnableSlice;
 use crate::rocksdb::layer::LayerRecord;
 use crate::rocksdb::page::{PageIndex, PageSummary, Scratch, Span, in_page};
 use crate::rocksdb::scan::{Detail, Indifference, ScanSpec};
-use crate::rocksdb::summary::HourSummary;
+use crate::rocksdb::summary::{HourSummary, Wanted};
 use crate::rocksdb::tables::{PageKey, Tables, Tier};
 use crate::store::{Result, StoreError};
 
@@ -25,6 +25,7 @@ pub(super) struct Source<'a> {
     data: Option<DBPinnableSlice<'a>>,
     index: PageIndex,
     indifferent: Indifference,
+    wanted: Wanted,
 }
 
 /// Series of which each is remembered by itself where it lies; of more, their pages are looked for in one go.
@@ -74,7 +75,23 @@ impl<'a> Source<'a> {
         }
         let index = PageIndex::default();
         let (day, indifferent) = (layer.day, spec.indifferent);
-        Ok(Self { tables, tier, day, from, pages, page: 0, position: 0, data: None, index, indifferent })
+        let wanted = match spec.detail {
+            Detail::Hours(wanted) => wanted,
+            Detail::Existence | Detail::Samples => Wanted::Count,
+        };
+        Ok(Self {
+            tables,
+            tier,
+            day,
+            from,
+            pages,
+            page: 0,
+            position: 0,
+            data: None,
+            index,
+            indifferent,
+            wanted,
+        })
     }
 
     /// Whether it has none of the wanted series.
@@ -121,8 +138,8 @@ impl<'a> Source<'a> {
 
     /// What the series did in the `nth` of those hours.
     pub(super) fn hour(&mut self, nth: usize) -> Result<HourSummary> {
-        let (position, (key, summary)) = (self.position, self.summary()?);
-        summary.hour(position, nth).map_err(|error| in_page(&key, error))
+        let (position, wanted, (key, summary)) = (self.position, self.wanted, self.summary()?);
+        summary.hour(position, nth, wanted).map_err(|error| in_page(&key, error))
     }
 
     /// The value of the first sample in the `nth` of those hours.

@@ -7,7 +7,7 @@ use crate::rocksdb::layer::{CutOffs, DAY, Frozen, LayerBuilder, LayerRecord, day
 use crate::rocksdb::merge::Cursor;
 use crate::rocksdb::record::Rows;
 use crate::rocksdb::scan::Indifference;
-use crate::rocksdb::summary::{HOUR, HourSummary};
+use crate::rocksdb::summary::{HOUR, HourSummary, Wanted};
 use crate::store::ErrorKind;
 
 use super::*;
@@ -157,7 +157,7 @@ impl Store {
         assert!(existing.iter().map(|(id, _)| id).eq(expected.iter().map(|(id, _)| id)), "{what}: existence");
         assert!(existing.iter().all(|(_, given)| given.len() == 1), "{what}: one piece each");
         let mut hours = 0;
-        let given = self.scan(floor, range, Detail::Hours, ids);
+        let given = self.scan(floor, range, Detail::Hours(Wanted::All), ids);
         assert_eq!(given.len(), expected.len(), "{what}: hours");
         for ((id, given), (expected_id, expected)) in given.iter().zip(&expected) {
             assert_eq!(id, expected_id, "{what}");
