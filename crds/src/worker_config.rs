@@ -5,6 +5,7 @@
 
 mod keys;
 mod units;
+mod variables;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 pub use keys::{ENV_PREFIX, Key, Kind, keys};
 pub use units::{ByteSize, InvalidUnit, Secret, Span};
+pub use variables::{InvalidVariable, escape, substitute};
 
 macro_rules! section {
     ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident : $type:ty = $default:expr,)* }) => {

@@ -4,12 +4,13 @@
 
 mod machine;
 mod rules;
-mod substitute;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use luminate_crds::worker_config::{ENV_PREFIX, Key, Kind, WorkerConfig, keys};
+use luminate_crds::worker_config::{
+    ENV_PREFIX, InvalidVariable, Key, Kind, WorkerConfig, escape, keys, substitute,
+};
 use serde_json::{Map, Value};
 
 /// Names the file; everything else that begins with `LUMINATE_` overrides a key.
@@ -65,13 +66,8 @@ pub enum ConfigError {
         error: Box<ConfigError>,
     },
     /// A `${VAR}` without default names a variable that isn't set, or has no end.
-    #[error("line {line}: {reason}")]
-    Substitution {
-        /// The line.
-        line: usize,
-        /// What is wrong.
-        reason: String,
-    },
+    #[error(transparent)]
+    Substitution(#[from] InvalidVariable),
     /// The file isn't YAML.
     #[error("this is not valid YAML: {0}")]
     Syntax(String),
@@ -143,7 +139,7 @@ pub fn load(file: Option<&Path>, environment: &Environment) -> Result<Loaded, Co
 pub fn parse(text: &str, environment: &Environment) -> Result<Loaded, ConfigError> {
     let keys = keys();
     // 1. Text to values.
-    let text = substitute::substitute(text, |name| environment.get(name))?;
+    let text = substitute(text, |name| environment.get(name))?;
     let mut values = values(&text)?;
     refuse_unknown(&Value::Object(values.clone()), "", &keys)?;
     // 2. Overrides.
@@ -294,7 +290,7 @@ fn refused_by_type(
 /// # Errors
 /// A text that YAML can't hold; none is known.
 pub fn print(config: &WorkerConfig) -> Result<String, serde_saphyr::SerializeError> {
-    serde_saphyr::to_string(config).map(|text| substitute::escape(&text))
+    serde_saphyr::to_string(config).map(|text| escape(&text))
 }
 
 #[cfg(test)]

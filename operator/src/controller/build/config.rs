@@ -6,7 +6,7 @@ use luminate_crds::luminate::{AckMode, Backend, LuminateSpec, Tier};
 use luminate_crds::worker_config::{
     Ack, Auth, Backend as Store, CardinalityLimits, ClickHouse, Ingest, LogFormat, Logging, MetricsPage,
     QueryLimits, RateLimits, RetentionDefaults, RocksDb, Server, Span, Storage, TierLimits, Tls,
-    WorkerConfig,
+    WorkerConfig, escape,
 };
 use serde_json::{Map, Value, json};
 
@@ -200,8 +200,7 @@ fn query_limits(spec: &LuminateSpec) -> QueryLimits {
 #[must_use]
 pub fn file(config: &WorkerConfig) -> String {
     let values = rendered(config);
-    let text = serde_saphyr::to_string(&values).unwrap_or_default();
-    text.replace("${", "$${")
+    escape(&serde_saphyr::to_string(&values).unwrap_or_default())
 }
 
 /// What of the configuration is written.
@@ -262,14 +261,14 @@ pub(super) fn config_map(validated: &Validated) -> Object {
 
 #[cfg(test)]
 mod tests {
-    use luminate_crds::worker_config::keys;
+    use luminate_crds::worker_config::{keys, substitute};
 
     use super::*;
     use crate::testing::{clickhouse, rocksdb, validated};
 
-    /// As a worker reads it: `$${` is `${`.
+    /// As a worker reads it, to which no variable is known.
     fn read_back(text: &str) -> WorkerConfig {
-        serde_saphyr::from_str(&text.replace("$${", "${")).unwrap()
+        serde_saphyr::from_str(&substitute(text, |_| None).unwrap()).unwrap()
     }
 
     #[test]
@@ -283,6 +282,15 @@ mod tests {
                 Store::ClickHouse => meant.storage.rocksdb = RocksDb::default(),
             }
             assert_eq!(read_back(&file(&config)), meant);
+        }
+    }
+
+    #[test]
+    fn texts_that_look_like_variables_or_comments_are_read_as_they_are() {
+        for text in ["${HOME}", "$${HOME}", "a\n# ${HOME}\n${HOME", "# ${HOME}", "a\n\n  # $${HOME}\n"] {
+            let mut config = validated(clickhouse()).config;
+            config.storage.clickhouse.endpoints = vec![text.to_owned()];
+            assert_eq!(read_back(&file(&config)).storage, config.storage, "{text:?}");
         }
     }
 

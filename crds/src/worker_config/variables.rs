@@ -3,13 +3,26 @@
 //! Only the braced form means a variable, so that a password may hold a `$`; `$${` stands for `${`.
 //! Lines that are comments are left alone.
 
-use super::ConfigError;
+use thiserror::Error;
+
+/// Why variables can't be replaced: one that isn't set and has no default, a name that isn't one, or a missing `}`.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("line {line}: {reason}")]
+pub struct InvalidVariable {
+    /// The line, from 1.
+    pub line: usize,
+    /// What is wrong.
+    pub reason: String,
+}
 
 /// `text` with its variables replaced.
 ///
 /// # Errors
-/// `Substitution` for an unset variable without a default, a name that isn't one, or a missing `}`.
-pub fn substitute<'a>(text: &str, value_of: impl Fn(&str) -> Option<&'a str>) -> Result<String, ConfigError> {
+/// The first that can't be.
+pub fn substitute<'a>(
+    text: &str,
+    value_of: impl Fn(&str) -> Option<&'a str>,
+) -> Result<String, InvalidVariable> {
     let mut replaced = String::with_capacity(text.len());
     for (at, line) in text.split_inclusive('\n').enumerate() {
         if is_comment(line) {
@@ -17,7 +30,7 @@ pub fn substitute<'a>(text: &str, value_of: impl Fn(&str) -> Option<&'a str>) ->
             continue;
         }
         substitute_line(line, &value_of, &mut replaced)
-            .map_err(|reason| ConfigError::Substitution { line: at + 1, reason })?;
+            .map_err(|reason| InvalidVariable { line: at + 1, reason })?;
     }
     Ok(replaced)
 }
