@@ -1,8 +1,9 @@
 //! A noisy neighbour: how much longer a tenant waits while another floods the same worker.
 //!
-//! The worker runs on one core, all clients on the other. The flood is the same in both runs, request for request and
+//! The worker runs on one core, all clients on the other. The flood is the same in both measurements, request for request and
 //! at the same rate; in the first it goes to a sink that answers everything at once. So what differs is what the worker
-//! does with it. The control lifts the tenants' limits and turns around what the engine tells the kernel, that threads of
+//! does with it. They take turns of two seconds, so that a machine that is now faster, now slower is so for both, and between
+//! turns the worker has answered all of the flood. The control lifts the tenants' limits and turns around what the engine tells the kernel, that threads of
 //! large questions give way to all others: the quiet one must then wait longer. Without limits alone it needn't.
 
 use std::fmt;
@@ -29,13 +30,15 @@ const CONNECTIONS: u32 = 16;
 const QUIET: u32 = 50;
 /// How much longer it may wait, 95 times of 100.
 pub const MOST: f64 = 1.5;
+/// How long one measures before it is the other's turn.
+const TURN: Duration = Duration::from_secs(2);
 /// Waits below this are noise of the machine's own.
 const NOISE: Duration = Duration::from_micros(500);
 
 /// What is to be done.
 #[derive(Debug, Clone, Copy)]
 pub struct Run {
-    /// How long each of the two measurements lasts.
+    /// How long each of the two measurements lasts, at least.
     pub each: Duration,
     /// The control: no limit holds, and large questions come before all else.
     pub control: bool,
@@ -129,7 +132,7 @@ fn turn_around(pid: u32) {
     assert!(turned > 0, "the engine has threads for large questions");
 }
 
-/// Measures the quiet tenant alone, then beside the noisy one.
+/// Measures the quiet tenant alone and beside the noisy one.
 ///
 /// # Panics
 /// When the worker can't be had, or the machine has no second core.
@@ -153,9 +156,49 @@ pub fn run(run: &Run) -> Summary {
         turn_around(worker.pid());
     }
     let sink = sink();
-    let alone = measure(&worker, sink, run);
-    let beside = measure(&worker, worker.address(), run);
-    Summary { alone, beside }
+    let (mut alone, mut beside) = (Waits::new(), Waits::new());
+    let started = Instant::now();
+    while started.elapsed() < 2 * run.each {
+        alone.add(&measure(&worker, sink, run));
+        beside.add(&measure(&worker, worker.address(), run));
+    }
+    Summary { alone: alone.measured(), beside: beside.measured() }
+}
+
+/// How long the quiet tenant waited, in microseconds, and how the flood fared.
+struct Waits {
+    queries: Histogram<u64>,
+    writes: Histogram<u64>,
+    refused: u64,
+    flood: u64,
+    flood_refused: u64,
+}
+
+impl Waits {
+    fn new() -> Self {
+        let histogram = || Histogram::new_with_bounds(1, 100_000_000, 3).expect("fixed bounds");
+        Self { queries: histogram(), writes: histogram(), refused: 0, flood: 0, flood_refused: 0 }
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.queries.add(&other.queries).expect("the same bounds");
+        self.writes.add(&other.writes).expect("the same bounds");
+        self.refused += other.refused;
+        self.flood += other.flood;
+        self.flood_refused += other.flood_refused;
+    }
+
+    fn measured(&self) -> Measured {
+        let Self { queries, writes, refused, flood, flood_refused } = self;
+        let p95 = |waits: &Histogram<u64>| waits.value_at_quantile(0.95);
+        Measured {
+            queries: p95(queries),
+            writes: p95(writes),
+            refused: *refused,
+            flood: *flood,
+            flood_refused: *flood_refused,
+        }
+    }
 }
 
 fn of_tier(worker: &Worker, tenant: &str) -> Client {
@@ -224,7 +267,7 @@ fn pace(started: Instant, at: u32, per_second: f64) {
     thread::sleep(due.saturating_duration_since(Instant::now()));
 }
 
-fn measure(worker: &Worker, flooded: SocketAddr, run: &Run) -> Measured {
+fn measure(worker: &Worker, flooded: SocketAddr, run: &Run) -> Waits {
     let noisy = if run.control { of_tier(worker, "noisy") } else { worker.client_of("noisy") };
     let (over, answered, refused) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
     let requests = flood(&noisy);
@@ -246,12 +289,12 @@ fn measure(worker: &Worker, flooded: SocketAddr, run: &Run) -> Measured {
                 }
             });
         }
-        let measured = quiet(worker, run.each);
+        let measured = quiet(worker, TURN.min(run.each));
         over.store(true, Ordering::Relaxed);
         measured
     });
     let (flood, flood_refused) = (answered.into_inner(), refused.into_inner());
-    Measured { flood, flood_refused, ..measured }
+    Waits { flood, flood_refused, ..measured }
 }
 
 /// Writes of known series, expensive queries, and writes of new series, which a worker takes for what they are.
@@ -276,15 +319,14 @@ fn flood(noisy: &Client) -> Vec<Vec<u8>> {
 }
 
 /// What the quiet tenant does and how long it waits.
-fn quiet(worker: &Worker, time: Duration) -> Measured {
+fn quiet(worker: &Worker, time: Duration) -> Waits {
     let client = worker.client_of("quiet");
     let json = [("content-type", "application/json")];
     let question = json!({"queryType": "aggregate", "metricName": "m", "aggregation": "avg", "filters": {"id": "7"},
         "interval": "1m", "timeRange": {"relative": "1h"}});
     let question = client.request("POST", "/api/v1/query", &json, question.to_string().as_bytes());
     let mut connection = Connection::open(worker.address()).expect("the worker listens");
-    let histogram = || Histogram::<u64>::new_with_bounds(1, 100_000_000, 3).expect("fixed bounds");
-    let (mut queries, mut writes, mut refused) = (histogram(), histogram(), 0);
+    let mut all = Waits::new();
     let started = Instant::now();
     for at in 0.. {
         pace(started, at, f64::from(QUIET));
@@ -301,12 +343,11 @@ fn quiet(worker: &Worker, time: Duration) -> Measured {
         };
         let asked = Instant::now();
         let answer = connection.exchange(&sent).expect("the worker answers");
-        let waits = if write { &mut writes } else { &mut queries };
+        let waits = if write { &mut all.writes } else { &mut all.queries };
         waits.saturating_record(u64::try_from(asked.elapsed().as_micros()).unwrap_or(u64::MAX));
-        refused += u64::from(answer.status >= 400);
+        all.refused += u64::from(answer.status >= 400);
     }
-    let p95 = |waits: &Histogram<u64>| waits.value_at_quantile(0.95);
-    Measured { queries: p95(&queries), writes: p95(&writes), refused, ..Measured::default() }
+    all
 }
 
 #[cfg(test)]
