@@ -3,8 +3,9 @@
 //! The worker runs on one core, all clients on the other. The flood is the same in both measurements, request for request and
 //! at the same rate; in the first it goes to a sink that answers everything at once. So what differs is what the worker
 //! does with it. They take turns of two seconds, so that a machine that is now faster, now slower is so for both, and between
-//! turns the worker has answered all of the flood. The control lifts the tenants' limits and turns around what the engine tells the kernel, that threads of
-//! large questions give way to all others: the quiet one must then wait longer. Without limits alone it needn't.
+//! turns the worker has answered all of the flood. The control lifts the tenants' limits and turns around what the engine tells
+//! the kernel, that threads of large questions give way to all others: the quiet one must then wait longer. Without limits
+//! alone it needn't.
 
 use std::fmt;
 use std::io::{Read, Write};
@@ -44,23 +45,41 @@ pub struct Run {
     pub control: bool,
 }
 
-/// What one measurement came to.
-#[derive(Debug, Clone, Copy, Default)]
+/// What one measurement came to: how long the quiet tenant waited, in microseconds, and how the flood fared.
+#[derive(Debug, Clone)]
 pub struct Measured {
-    /// Microseconds of the quiet tenant's queries, 95th of 100.
-    pub queries: u64,
-    /// The same of its writes.
-    pub writes: u64,
-    /// Its requests that were refused.
-    pub refused: u64,
+    queries: Histogram<u64>,
+    writes: Histogram<u64>,
+    /// The quiet tenant's requests that were refused.
+    refused: u64,
     /// Requests of the flood that were answered.
-    pub flood: u64,
+    flood: u64,
     /// Of these, refused.
-    pub flood_refused: u64,
+    flood_refused: u64,
+}
+
+impl Measured {
+    fn new() -> Self {
+        let histogram = || Histogram::new_with_bounds(1, 100_000_000, 3).expect("fixed bounds");
+        Self { queries: histogram(), writes: histogram(), refused: 0, flood: 0, flood_refused: 0 }
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.queries.add(&other.queries).expect("the same bounds");
+        self.writes.add(&other.writes).expect("the same bounds");
+        self.refused += other.refused;
+        self.flood += other.flood;
+        self.flood_refused += other.flood_refused;
+    }
+
+    /// Of 100 queries, and of 100 writes, 95 waited no longer.
+    fn p95(&self) -> [u64; 2] {
+        [&self.queries, &self.writes].map(|waits| waits.value_at_quantile(0.95))
+    }
 }
 
 /// Both measurements.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Summary {
     /// While the flood goes elsewhere.
     pub alone: Measured,
@@ -73,8 +92,8 @@ impl Summary {
     #[must_use]
     pub fn ratios(&self) -> [f64; 2] {
         let noise = u64::try_from(NOISE.as_micros()).unwrap_or(0);
-        let ratio = |beside: u64, alone: u64| beside as f64 / alone.max(noise) as f64;
-        [ratio(self.beside.queries, self.alone.queries), ratio(self.beside.writes, self.alone.writes)]
+        let (alone, beside) = (self.alone.p95(), self.beside.p95());
+        [0, 1].map(|at| beside[at] as f64 / alone[at].max(noise) as f64)
     }
 
     /// Whether the quiet tenant wasn't bothered.
@@ -92,10 +111,10 @@ impl fmt::Display for Summary {
             formatter,
             "p95 of queries {:.2} → {:.2} ms ({queries:.2}×), of writes {:.2} → {:.2} ms ({writes:.2}×); {} requests of the \
              flood, {} refused; {} of the quiet tenant refused",
-            ms(alone.queries),
-            ms(beside.queries),
-            ms(alone.writes),
-            ms(beside.writes),
+            ms(alone.p95()[0]),
+            ms(beside.p95()[0]),
+            ms(alone.p95()[1]),
+            ms(beside.p95()[1]),
             beside.flood,
             beside.flood_refused,
             beside.refused,
@@ -156,49 +175,13 @@ pub fn run(run: &Run) -> Summary {
         turn_around(worker.pid());
     }
     let sink = sink();
-    let (mut alone, mut beside) = (Waits::new(), Waits::new());
+    let (mut alone, mut beside) = (Measured::new(), Measured::new());
     let started = Instant::now();
     while started.elapsed() < 2 * run.each {
         alone.add(&measure(&worker, sink, run));
         beside.add(&measure(&worker, worker.address(), run));
     }
-    Summary { alone: alone.measured(), beside: beside.measured() }
-}
-
-/// How long the quiet tenant waited, in microseconds, and how the flood fared.
-struct Waits {
-    queries: Histogram<u64>,
-    writes: Histogram<u64>,
-    refused: u64,
-    flood: u64,
-    flood_refused: u64,
-}
-
-impl Waits {
-    fn new() -> Self {
-        let histogram = || Histogram::new_with_bounds(1, 100_000_000, 3).expect("fixed bounds");
-        Self { queries: histogram(), writes: histogram(), refused: 0, flood: 0, flood_refused: 0 }
-    }
-
-    fn add(&mut self, other: &Self) {
-        self.queries.add(&other.queries).expect("the same bounds");
-        self.writes.add(&other.writes).expect("the same bounds");
-        self.refused += other.refused;
-        self.flood += other.flood;
-        self.flood_refused += other.flood_refused;
-    }
-
-    fn measured(&self) -> Measured {
-        let Self { queries, writes, refused, flood, flood_refused } = self;
-        let p95 = |waits: &Histogram<u64>| waits.value_at_quantile(0.95);
-        Measured {
-            queries: p95(queries),
-            writes: p95(writes),
-            refused: *refused,
-            flood: *flood,
-            flood_refused: *flood_refused,
-        }
-    }
+    Summary { alone, beside }
 }
 
 fn of_tier(worker: &Worker, tenant: &str) -> Client {
@@ -267,7 +250,7 @@ fn pace(started: Instant, at: u32, per_second: f64) {
     thread::sleep(due.saturating_duration_since(Instant::now()));
 }
 
-fn measure(worker: &Worker, flooded: SocketAddr, run: &Run) -> Waits {
+fn measure(worker: &Worker, flooded: SocketAddr, run: &Run) -> Measured {
     let noisy = if run.control { of_tier(worker, "noisy") } else { worker.client_of("noisy") };
     let (over, answered, refused) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
     let requests = flood(&noisy);
@@ -294,7 +277,7 @@ fn measure(worker: &Worker, flooded: SocketAddr, run: &Run) -> Waits {
         measured
     });
     let (flood, flood_refused) = (answered.into_inner(), refused.into_inner());
-    Waits { flood, flood_refused, ..measured }
+    Measured { flood, flood_refused, ..measured }
 }
 
 /// Writes of known series, expensive queries, and writes of new series, which a worker takes for what they are.
@@ -319,14 +302,14 @@ fn flood(noisy: &Client) -> Vec<Vec<u8>> {
 }
 
 /// What the quiet tenant does and how long it waits.
-fn quiet(worker: &Worker, time: Duration) -> Waits {
+fn quiet(worker: &Worker, time: Duration) -> Measured {
     let client = worker.client_of("quiet");
     let json = [("content-type", "application/json")];
     let question = json!({"queryType": "aggregate", "metricName": "m", "aggregation": "avg", "filters": {"id": "7"},
         "interval": "1m", "timeRange": {"relative": "1h"}});
     let question = client.request("POST", "/api/v1/query", &json, question.to_string().as_bytes());
     let mut connection = Connection::open(worker.address()).expect("the worker listens");
-    let mut all = Waits::new();
+    let mut all = Measured::new();
     let started = Instant::now();
     for at in 0.. {
         pace(started, at, f64::from(QUIET));
