@@ -261,7 +261,7 @@ enum Follows {
     #[default]
     None,
     All,
-    /// A bit for each row, and how many rows before each word don't follow.
+    /// A bit for each row and a word more, and how many rows before each word don't follow.
     Some {
         marks: Vec<u64>,
         stored_before: Vec<u32>,
@@ -280,7 +280,8 @@ impl Follows {
                     word[..bytes.len()].copy_from_slice(bytes);
                     u64::from_le_bytes(word)
                 };
-                let marks: Vec<u64> = bytes.take(rows.div_ceil(8))?.chunks(8).map(word).collect();
+                let mut marks: Vec<u64> = bytes.take(rows.div_ceil(8))?.chunks(8).map(word).collect();
+                marks.push(0);
                 let mut stored = 0;
                 let stored_before = marks.iter().map(|word| {
                     let before = stored;
@@ -293,18 +294,15 @@ impl Follows {
         }
     }
 
-    /// How many of the rows before `row` don't follow.
+    /// How many of the rows before `row` don't follow; it may be the one behind the last.
     fn stored_before(&self, row: usize) -> usize {
         match self {
             Self::None => row,
             Self::All => 0,
-            Self::Some { marks, stored_before } => match (marks.get(row / 64), stored_before.get(row / 64)) {
-                (Some(word), Some(before)) => {
-                    *before as usize + (!word & ((1 << (row % 64)) - 1)).count_ones() as usize
-                }
-                // Behind the last of a number of rows that 64 divides.
-                _ => marks.iter().map(|word| word.count_zeros() as usize).sum(),
-            },
+            Self::Some { marks, stored_before } => {
+                let of_word = !marks[row / 64] & ((1 << (row % 64)) - 1);
+                stored_before[row / 64] as usize + of_word.count_ones() as usize
+            }
         }
     }
 
